@@ -1,0 +1,37 @@
+"""What memory asks of the outside: vectors for texts, and structured answers from a model."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors without blocking the event loop."""
+
+    name: str
+    """Identifies the model; vectors of different names are never compared."""
+    dimensions: int
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return an array of shape (len(texts), dimensions), rows of length 1."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Reasoner(Protocol):
+    """A model asked for JSON of a given schema; used to learn facts, never on the path of a reply."""
+
+    name: str
+
+    async def structured(self, system: str, examples: Sequence[tuple[str, str]], prompt: str, schema: dict[str, Any]) -> str:
+        """Return the model's raw answer, which the caller parses and distrusts.
+
+        `examples` are (user, assistant) pairs shown before `prompt`. Raises `ReasonerUnavailableError`
+        when no model can answer now; the work is then tried again later.
+        """
+        ...

@@ -1,0 +1,72 @@
+"""What a turn asks of a model server: one interface, streaming first."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A prompt for one reply.
+
+    `prefix` is text of the reply that has already been shown: the backend continues it, or refuses
+    with `CannotContinueError` before its first token. `schema` asks for JSON of that shape.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    model: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    stop: tuple[str, ...] = ()
+    prefix: str = ""
+    schema: dict[str, Any] | None = None
+    user_ref: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one read of the upstream brought: never one object per token when several arrived together."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class ChatBackend(Protocol):
+    """A model server. Every implementation passes tests/contracts/."""
+
+    name: str
+    model: str
+    """The model that answers when the request names none."""
+    scripted: bool
+    """True for the backend of tests and demos, whose replies are not a model's."""
+
+    def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        """Yield the reply as it comes; the last Delta carries finish_reason (and usage when the server tells it).
+
+        Raises a `BackendError` (service/llm/errors.py) before or between deltas. Closing the iterator closes the
+        upstream connection.
+        """
+        ...
+
+    async def models(self) -> Sequence[str]:
+        """The model ids the server lists, or raises `BackendUnavailableError`."""
+        ...
+
+    async def aclose(self) -> None: ...
