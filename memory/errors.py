@@ -1,0 +1,56 @@
+"""What memory can refuse.
+
+LongTermMemoryError
+├── ReasonerUnavailableError      no model can answer now; the work is tried again later
+├── StoreUnavailableError         PostgreSQL is away or restarting
+└── TurnRefusedError              the accept statement let nobody through
+    ├── ConversationNotFoundError (also somebody else's: the two can't be told apart)
+    ├── RouteLockedError
+    ├── AgeAssuranceRequiredError
+    ├── TurnInProgressError
+    └── IdempotencyConflictError
+"""
+
+
+class LongTermMemoryError(Exception):
+    """Memory could not do what was asked."""
+
+
+class ReasonerUnavailableError(LongTermMemoryError):
+    """No model can answer now."""
+
+
+class StoreUnavailableError(LongTermMemoryError):
+    """PostgreSQL is away or restarting."""
+
+
+class TurnRefusedError(LongTermMemoryError):
+    """The turn was not accepted, and nothing of it was written."""
+
+
+class ConversationNotFoundError(TurnRefusedError):
+    """There is no such conversation of this user."""
+
+
+class RouteLockedError(TurnRefusedError):
+    """The conversation is locked."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The conversation is locked: {reason}.")
+        self.reason = reason
+
+
+class AgeAssuranceRequiredError(TurnRefusedError):
+    """The conversation's route asks for an age assurance that this user doesn't have."""
+
+
+class TurnInProgressError(TurnRefusedError):
+    """Another reply is being written in this conversation."""
+
+    def __init__(self, turn_id: object) -> None:
+        super().__init__("Another reply is being written in this conversation.")
+        self.turn_id = turn_id
+
+
+class IdempotencyConflictError(TurnRefusedError):
+    """This client_message_id was used for another message."""

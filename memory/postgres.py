@@ -1,0 +1,127 @@
+"""Connections to PostgreSQL: short transactions, each bound to one user or openly to all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from memory.errors import StoreUnavailableError
+
+Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+# what a restart, a fail-over or a full pool looks like from here; anything else is a bug and stays visible
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DiskFullError,
+    asyncpg.InterfaceError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    dsn: str
+    size: int = 20
+    """Connections kept open."""
+    overflow: int = 40
+    """Connections opened beyond them under load."""
+    acquire_timeout: float = 3.0
+    """Seconds to wait for a free connection before the store counts as away."""
+    command_timeout: float = 15.0
+    prepared: bool = True
+    """False behind PgBouncer in transaction mode before 1.21, which can't keep prepared statements."""
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=lambda value: b"\x01" + orjson.dumps(value), decoder=lambda raw: orjson.loads(raw[1:]), format="binary"
+    )
+
+
+async def _keep(_connection: object) -> None:
+    """Replace asyncpg's reset query: every transaction here cleans up by ending, and it would cost a round trip."""
+
+
+async def _roll_back(connection: Connection) -> None:
+    """Leave no half transaction to the connection's next user: a connection that can't roll back is dropped."""
+    try:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK", timeout=2)
+    except (*AWAY, asyncpg.PostgresError):
+        connection.terminate()
+
+
+class Database:
+    """A pool whose every use is one transaction. Safe for any number of tasks."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect. Raises `StoreUnavailableError` when PostgreSQL can't be reached; a later use tries again."""
+        async with self._opening:
+            if self._pool is not None:
+                return
+            config = self._config
+            try:
+                self._pool = await asyncpg.create_pool(
+                    config.dsn,
+                    min_size=1,
+                    max_size=config.size + config.overflow,
+                    max_inactive_connection_lifetime=60,
+                    timeout=config.acquire_timeout,
+                    command_timeout=config.command_timeout,
+                    statement_cache_size=200 if config.prepared else 0,
+                    init=_prepare,
+                    reset=_keep,
+                    # a hash-partitioned table is pruned at run time; JIT would cost more than the whole statement
+                    server_settings={"application_name": "rapport", "jit": "off"},
+                )
+            except AWAY as error:
+                raise StoreUnavailableError(str(error)) from error
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except TimeoutError:
+                pool.terminate()
+
+    def as_user(self, user_id: UUID) -> AbstractAsyncContextManager[Connection]:
+        """One transaction that can see and write this user's rows only."""
+        return self._transaction(f"BEGIN; SELECT set_config('rapport.user_id', '{user_id}', true), set_config('rapport.system', '', true)")
+
+    def system(self) -> AbstractAsyncContextManager[Connection]:
+        """One transaction over all users: for sweeps, learning and operators, never on a caller's behalf."""
+        return self._transaction("BEGIN; SELECT set_config('rapport.user_id', '', true), set_config('rapport.system', 'on', true)")
+
+    @asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[Connection]:
+        if self._pool is None:
+            await self.open()
+        assert self._pool is not None  # noqa: S101  open() raised otherwise
+        try:
+            # begin, context and commit are one round trip each: the pool's own transaction() would add one
+            async with self._pool.acquire(timeout=self._config.acquire_timeout) as connection:
+                await connection.execute(begin)
+                try:
+                    yield connection
+                except BaseException:
+                    await asyncio.shield(_roll_back(connection))
+                    raise
+                await connection.execute("COMMIT")
+        except AWAY as error:
+            raise StoreUnavailableError(str(error)) from error

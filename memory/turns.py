@@ -1,0 +1,331 @@
+"""Accept, claim, renew, commit: the durable side of a turn. Each step is one statement.
+
+The accept statement is also the gate: owner, route, lock, age and the one running turn are checked in it, on the
+locked row, so that no stale copy can let anyone through. Later steps are fenced by the turn's epoch, which only a
+claim raises, on the database's clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from memory.errors import (
+    AgeAssuranceRequiredError,
+    ConversationNotFoundError,
+    IdempotencyConflictError,
+    RouteLockedError,
+    TurnInProgressError,
+)
+from memory.postgres import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the configuration says about routes: which exist, and which age assurance each needs."""
+
+    routes: tuple[str, ...]
+    needs: dict[str, str] = field(default_factory=dict)
+    """Route to the level it needs; a route that isn't here needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTurn:
+    user_id: UUID
+    conversation_id: UUID
+    turn_id: UUID
+    message_id: UUID
+    content: str
+    fingerprint: bytes
+    """Digest of everything that makes the request what it is; the same key with another digest is a conflict."""
+    client_message_id: str | None = None
+    speaker: str | None = None
+    request: dict[str, Any] = field(default_factory=dict)
+    leased: bool = True
+    """False leaves the turn to a runner outside this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    turn_id: UUID
+    message_id: UUID
+    seq: int
+    created_at: datetime
+    route: str
+    lock_epoch: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTurn:
+    """A turn whose writer this process has become."""
+
+    user_id: UUID
+    turn_id: UUID
+    conversation_id: UUID
+    user_message_id: UUID
+    epoch: int
+    attempts: int
+    checkpoint: str
+    request: dict[str, Any]
+    route: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished reply, ready to be committed."""
+
+    message_id: UUID
+    text: str
+    finish_reason: str
+    backend: str
+    model: str
+    scripted: bool
+    usage: dict[str, int] | None = None
+    speaker: str | None = None
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    turn_id: UUID
+    stop_requested: bool
+    gate_closed: bool
+    """The conversation was locked, deleted, or its assurance withdrawn since the turn was accepted."""
+
+
+ACCEPT = """
+WITH c AS (
+    SELECT id, route, lock_reason, lock_epoch, active_turn, head_id FROM conversations
+    WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR UPDATE
+), again AS (
+    SELECT id, seq, turn_id, fingerprint, created_at FROM messages
+    WHERE user_id = $1 AND conversation_id = $2 AND client_message_id = $3
+), gate AS (
+    SELECT c.route = ANY($4::text[]) AND (
+        NOT EXISTS (SELECT FROM unnest($5::text[]) AS gated(route) WHERE gated.route = c.route)
+        OR EXISTS (
+            SELECT FROM age_assurances a JOIN unnest($5::text[], $6::text[]) AS need(route, level) ON need.level = a.level
+            WHERE a.user_id = $1 AND need.route = c.route AND a.revoked_at IS NULL AND a.expires_at > now()
+        )
+    ) AS open FROM c
+), bumped AS (
+    UPDATE conversations t SET next_seq = t.next_seq + 1, head_id = $8, active_turn = $7, updated_at = now(),
+        title = CASE WHEN t.title = '' THEN left($9, 60) ELSE t.title END
+    FROM c, gate
+    WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL
+        AND NOT EXISTS (SELECT FROM again)
+    RETURNING t.next_seq - 1 AS seq, c.route, c.lock_epoch, c.head_id AS parent_id
+), message AS (
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, client_message_id, fingerprint)
+    SELECT $1, $2, seq, $8, parent_id, $7, 'user', $10, $9, $3, $11 FROM bumped
+    RETURNING seq, created_at
+), turn AS (
+    INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, lease_until, route, lock_epoch, request, epoch, attempts)
+    SELECT $1, $7, $2, $8, 'running', CASE WHEN $13 THEN clock_timestamp() + $12 * interval '1 second' END, route, lock_epoch, $14,
+        CASE WHEN $13 THEN 1 ELSE 0 END, CASE WHEN $13 THEN 1 ELSE 0 END
+    FROM bumped
+), work AS (
+    -- the reply will want to be learnt from too; if it never comes, this is when the message is learnt from alone
+    INSERT INTO outbox (user_id, conversation_id, not_before) SELECT $1, $2, now() + interval '20 seconds' FROM bumped
+    ON CONFLICT (user_id, conversation_id) DO NOTHING
+)
+SELECT c.route, c.lock_reason, c.lock_epoch, c.active_turn, gate.open, message.seq, message.created_at,
+    again.id AS again_id, again.seq AS again_seq, again.turn_id AS again_turn, again.fingerprint AS again_fingerprint,
+    again.created_at AS again_created_at
+FROM c CROSS JOIN gate LEFT JOIN message ON true LEFT JOIN again ON true
+"""
+
+
+async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_seconds: float) -> Accepted:
+    """Write the user's message, its turn and the work it causes; or refuse, and write nothing.
+
+    Raises a `TurnRefusedError`. The caller commits: only then is the message acknowledged.
+    """
+    row = await connection.fetchrow(
+        ACCEPT,
+        turn.user_id,
+        turn.conversation_id,
+        turn.client_message_id,
+        list(gate.routes),
+        list(gate.needs),
+        list(gate.needs.values()),
+        turn.turn_id,
+        turn.message_id,
+        turn.content,
+        turn.speaker,
+        turn.fingerprint,
+        lease_seconds,
+        turn.leased,
+        turn.request,
+    )
+    if row is None:
+        raise ConversationNotFoundError("There is no such conversation.")
+    if row["again_id"] is not None:
+        if row["again_fingerprint"] != turn.fingerprint:
+            raise IdempotencyConflictError("This client_message_id was used for another message.")
+        return Accepted(row["again_turn"], row["again_id"], row["again_seq"], row["again_created_at"], row["route"], row["lock_epoch"], duplicate=True)
+    if row["lock_reason"] is not None:
+        raise RouteLockedError(row["lock_reason"])
+    if not row["open"]:
+        raise AgeAssuranceRequiredError(f"The route {row['route']!r} asks for an age assurance.")
+    if row["active_turn"] is not None:
+        raise TurnInProgressError(row["active_turn"])
+    return Accepted(turn.turn_id, turn.message_id, row["seq"], row["created_at"], row["route"], row["lock_epoch"])
+
+
+CLAIM = """
+UPDATE turns t SET epoch = t.epoch + 1, attempts = t.attempts + 1, lease_until = clock_timestamp() + $1 * interval '1 second'
+WHERE (t.user_id, t.id) IN (
+    SELECT user_id, id FROM turns
+    WHERE status = 'running' AND (lease_until IS NULL OR lease_until < clock_timestamp()) AND ($3::uuid IS NULL OR id = $3)
+    ORDER BY lease_until NULLS FIRST LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+RETURNING t.user_id, t.id, t.conversation_id, t.user_message_id, t.epoch, t.attempts, t.checkpoint, t.request, t.route, t.created_at
+"""
+
+
+async def claim(connection: Connection, lease_seconds: float, limit: int, turn_id: UUID | None = None) -> list[ClaimedTurn]:
+    """Become the writer of turns that nobody writes: new ones left to a runner, or those whose writer's lease ran out."""
+    return [ClaimedTurn(*row) for row in await connection.fetch(CLAIM, lease_seconds, limit, turn_id)]
+
+
+RENEW = """
+UPDATE turns t SET lease_until = clock_timestamp() + $5 * interval '1 second', checkpoint = coalesce(v.checkpoint, t.checkpoint)
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[]) AS v(user_id, id, epoch, checkpoint), conversations c
+WHERE t.user_id = v.user_id AND t.id = v.id AND t.epoch = v.epoch AND t.status = 'running'
+    AND c.user_id = t.user_id AND c.id = t.conversation_id
+RETURNING t.id, t.stop_requested, c.deleted_at IS NOT NULL OR c.lock_epoch <> t.lock_epoch
+"""
+
+
+async def renew(connection: Connection, held: Sequence[tuple[UUID, UUID, int, str | None]], lease_seconds: float) -> list[Renewal]:
+    """Renew the leases of (user_id, turn_id, epoch, checkpoint or None); a turn missing from the answer is another's now."""
+    # losing a renewal or a checkpoint to a crash costs a take-over, never text: no need to wait for the disk
+    await connection.execute("SET LOCAL synchronous_commit = off")
+    users, ids, epochs, checkpoints = zip(*held, strict=True)
+    rows = await connection.fetch(RENEW, list(users), list(ids), list(epochs), list(checkpoints), lease_seconds)
+    return [Renewal(*row) for row in rows]
+
+
+COMMIT = """
+WITH done AS (
+    UPDATE turns SET status = $4, finished_at = clock_timestamp(), lease_until = NULL, checkpoint = '', reply_message_id = $5,
+        finish_reason = $7, backend = $8, model = $9, scripted = $10, usage = $11
+    WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
+    RETURNING conversation_id, user_message_id
+), bumped AS (
+    UPDATE conversations c SET next_seq = c.next_seq + 1, head_id = $5, active_turn = NULL, updated_at = now()
+    FROM done WHERE c.user_id = $1 AND c.id = done.conversation_id
+    RETURNING c.next_seq - 1 AS seq
+), message AS (
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status)
+    SELECT $1, done.conversation_id, bumped.seq, $5, done.user_message_id, $2, 'assistant', $12, $6,
+        CASE WHEN $4 = 'stopped' THEN 'stopped' ELSE 'complete' END
+    FROM done, bumped RETURNING seq
+), work AS (
+    INSERT INTO outbox (user_id, conversation_id) SELECT $1, conversation_id FROM done
+    ON CONFLICT (user_id, conversation_id) DO UPDATE SET not_before = now(), dispatched_at = NULL
+)
+SELECT seq FROM message
+"""
+
+
+async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, reply: Reply) -> int | None:
+    """Store the reply, once, and give its seq; None when the turn is another writer's by now.
+
+    Asking again after a commit whose answer was lost gives the same seq.
+    """
+    seq = await connection.fetchval(
+        COMMIT,
+        user_id,
+        turn_id,
+        epoch,
+        "stopped" if reply.stopped else "completed",
+        reply.message_id,
+        reply.text,
+        reply.finish_reason,
+        reply.backend,
+        reply.model,
+        reply.scripted,
+        reply.usage,
+        reply.speaker,
+    )
+    if seq is None:
+        seq = await connection.fetchval("SELECT seq FROM messages WHERE user_id = $1 AND id = $2", user_id, reply.message_id)
+    return None if seq is None else int(seq)
+
+
+FAIL = """
+WITH done AS (
+    UPDATE turns SET status = 'failed', finished_at = clock_timestamp(), lease_until = NULL, failure = $4, checkpoint = $5
+    WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running' RETURNING conversation_id
+), freed AS (
+    UPDATE conversations c SET active_turn = NULL FROM done WHERE c.user_id = $1 AND c.id = done.conversation_id AND c.active_turn = $2
+), work AS (
+    UPDATE outbox o SET not_before = now(), dispatched_at = NULL FROM done WHERE o.user_id = $1 AND o.conversation_id = done.conversation_id
+)
+SELECT conversation_id FROM done
+"""
+
+
+async def fail(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, failure: dict[str, Any], shown: str) -> bool:
+    """End the turn without a reply; what was shown of one is kept for audit, never learnt from. False: another's by now."""
+    return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, shown) is not None
+
+
+REQUEST_STOP = """
+UPDATE turns SET stop_requested = true WHERE user_id = $1 AND conversation_id = $2 AND id = $3 AND status = 'running' RETURNING id
+"""
+
+
+async def request_stop(connection: Connection, user_id: UUID, conversation_id: UUID, turn_id: UUID) -> bool:
+    """Ask the turn's writer, wherever it is, to stop. False when the turn has ended already."""
+    return await connection.fetchval(REQUEST_STOP, user_id, conversation_id, turn_id) is not None
+
+
+TURN = """
+SELECT t.id, t.conversation_id, t.user_message_id, t.reply_message_id, t.status, t.epoch, t.route, t.backend, t.model, t.scripted,
+    t.finish_reason, t.usage, t.failure, t.created_at, t.finished_at, t.checkpoint, m.content AS reply, m.seq AS reply_seq,
+    u.seq AS user_seq, u.created_at AS user_created_at, t.lease_until IS NOT NULL AND t.lease_until < clock_timestamp() AS orphaned
+FROM turns t JOIN messages u ON u.user_id = t.user_id AND u.id = t.user_message_id
+LEFT JOIN messages m ON m.user_id = t.user_id AND m.id = t.reply_message_id
+WHERE t.user_id = $1 AND t.conversation_id = $2 AND t.id = $3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTurn:
+    """A turn as PostgreSQL knows it; `reply` is None until it was committed."""
+
+    id: UUID
+    conversation_id: UUID
+    user_message_id: UUID
+    reply_message_id: UUID | None
+    status: str
+    epoch: int
+    route: str
+    backend: str | None
+    model: str | None
+    scripted: bool
+    finish_reason: str | None
+    usage: dict[str, int] | None
+    failure: dict[str, Any] | None
+    created_at: datetime
+    finished_at: datetime | None
+    checkpoint: str
+    reply: str | None
+    reply_seq: int | None
+    user_seq: int
+    user_created_at: datetime
+    orphaned: bool
+
+
+async def read_turn(connection: Connection, user_id: UUID, conversation_id: UUID, turn_id: UUID) -> StoredTurn:
+    """Raises `ConversationNotFoundError` when there is no such turn of this user."""
+    row = await connection.fetchrow(TURN, user_id, conversation_id, turn_id)
+    if row is None:
+        raise ConversationNotFoundError("There is no such turn.")
+    return StoredTurn(*row)

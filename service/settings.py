@@ -1,0 +1,101 @@
+"""The only reader of the environment. Every value has the name under which operators set it."""
+
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+import service
+
+CHECKOUT = Path(service.__file__).parents[1]
+
+
+def default_home() -> Path:
+    """Beside the code in a checkout, else where a user's programs keep their data."""
+    if (CHECKOUT / "pyproject.toml").exists():
+        return CHECKOUT / ".rapport"
+    return Path.home() / ".local" / "share" / "rapport"
+
+
+class Settings(BaseSettings):
+    """All of Rapport's configuration, read once at start and never changed."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+    # where things are
+    home: Path = Field(default_factory=default_home, alias="RAPPORT_HOME")
+    host: str = Field("127.0.0.1", alias="RAPPORT_HOST")
+    port: int = Field(8000, ge=0, le=65535, alias="RAPPORT_PORT")
+    instance: str = Field(default_factory=lambda: secrets.token_hex(4), alias="RAPPORT_INSTANCE")
+    embedded: bool = Field(default=False, alias="RAPPORT_EMBEDDED", description="Set by `rapport up`: servers and keys are its own")
+    embedded_model: str = Field("default", alias="RAPPORT_EMBEDDED_MODEL")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="LOG_LEVEL")
+
+    # PostgreSQL
+    database_url: SecretStr = Field(SecretStr(""), alias="DATABASE_URL")
+    database_replica_urls: Annotated[tuple[str, ...], NoDecode] = Field((), alias="DATABASE_REPLICA_URLS")
+    pool_size: int = Field(20, ge=1, alias="POSTGRES_POOL_SIZE")
+    max_overflow: int = Field(40, ge=0, alias="POSTGRES_MAX_OVERFLOW")
+
+    # Redis
+    redis_enabled: bool = Field(default=True, alias="REDIS_ENABLED")
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), alias="REDIS_URL")
+    dramatiq_broker_url: SecretStr = Field(SecretStr(""), alias="DRAMATIQ_BROKER_URL")
+
+    # models
+    llm_backends: str = Field("", alias="LLM_BACKENDS")
+    openai_api_key: SecretStr = Field(SecretStr(""), alias="OPENAI_API_KEY")
+    openai_base_url: str = Field("https://api.openai.com/v1", alias="OPENAI_BASE_URL")
+    openai_model: str = Field("gpt-5-mini", alias="OPENAI_MODEL")
+    lmstudio_url: str = Field("", alias="LMSTUDIO_URL")
+    lmstudio_model: str = Field("", alias="LMSTUDIO_MODEL")
+
+    # who may call
+    auth_jwks: str = Field("", alias="AUTH_JWKS", description="Path or URL of the key set that signs users' tokens")
+    auth_issuer: str = Field("rapport", alias="AUTH_ISSUER")
+    auth_audience: str = Field("rapport", alias="AUTH_AUDIENCE")
+    age_jwks: str = Field("", alias="AGE_JWKS", description="Path or URL of the key set that signs age assertions")
+    age_issuer: str = Field("rapport", alias="AGE_ISSUER")
+    routes_file: Path | None = Field(None, alias="RAPPORT_ROUTES", description="TOML of route policies; two built-in routes without it")
+
+    # limits
+    requests_per_minute: int = Field(60, ge=1, alias="RATE_LIMIT_REQUESTS_PER_MINUTE")
+    anonymous_per_day: int = Field(100, ge=1, alias="RATE_LIMIT_ANONYMOUS_PER_DAY")
+    authenticated_per_day: int = Field(1000, ge=1, alias="RATE_LIMIT_AUTHENTICATED_PER_DAY")
+    message_max_chars: int = Field(16_000, ge=1, alias="MESSAGE_MAX_CHARS")
+    body_max_bytes: int = Field(1_048_576, ge=1024, alias="BODY_MAX_BYTES")
+    import_max_bytes: int = Field(67_108_864, ge=1024, alias="IMPORT_MAX_BYTES")
+
+    # a turn
+    recall_budget: int = Field(800, ge=0, alias="RECALL_TOKEN_BUDGET", description="Tokens of memories put into a prompt")
+    recall_limit: int = Field(12, ge=0, alias="RECALL_LIMIT")
+    reply_max_tokens: int = Field(700, ge=1, alias="REPLY_MAX_TOKENS")
+    lease_seconds: float = Field(1.5, gt=0.1, alias="TURN_LEASE_SECONDS")
+    flush_seconds: float = Field(0.03, ge=0, alias="STREAM_FLUSH_SECONDS")
+    drain_seconds: float = Field(25.0, ge=0, alias="DRAIN_SECONDS")
+    runner: Literal["inside", "outside"] = Field("inside", alias="TURN_RUNNER", description="outside: `rapport runner` writes the replies")
+
+    # learning
+    learn_batch: int = Field(12, ge=1, alias="LEARN_BATCH", description="Messages that one extraction reads")
+    learn_attempts: int = Field(5, ge=1, alias="LEARN_ATTEMPTS")
+    worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS")
+
+    @field_validator("database_replica_urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _broker_beside_redis(self) -> Self:
+        if not self.redis_enabled and self.dramatiq_broker_url.get_secret_value():
+            msg = "REDIS_ENABLED=false runs one process without a queue: unset DRAMATIQ_BROKER_URL or enable Redis"
+            raise ValueError(msg)
+        return self
+
+    @cached_property
+    def broker_url(self) -> str:
+        """The queue's own Redis; without one, the live state's (fine on one small machine)."""
+        return self.dramatiq_broker_url.get_secret_value() or self.redis_url.get_secret_value()
