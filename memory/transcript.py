@@ -1,0 +1,277 @@
+"""Conversations and their messages, as PostgreSQL keeps them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from memory.errors import ConversationNotFoundError
+from memory.postgres import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a caller is; `user_id` is derived from the other two."""
+
+    user_id: UUID
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    user_id: UUID
+    id: UUID
+    title: str
+    route: str
+    lock_reason: str | None
+    lock_epoch: int
+    companion_name: str
+    persona: str
+    time_zone: str
+    head_id: UUID | None
+    active_turn: UUID | None
+    last_seq: int
+    learnt_seq: int
+    summary: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    id: UUID
+    conversation_id: UUID
+    seq: int
+    parent_id: UUID | None
+    turn_id: UUID | None
+    role: str
+    speaker: str | None
+    content: str
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedMessage:
+    id: UUID
+    role: str
+    speaker: str | None
+    content: str
+    created_at: datetime
+    external_id: str | None = None
+
+
+CONVERSATION = """user_id, id, title, route, lock_reason, lock_epoch, companion_name, persona, time_zone, head_id, active_turn,
+    next_seq - 1 AS last_seq, learnt_seq, summary, created_at, updated_at"""
+
+MESSAGE = "id, conversation_id, seq, parent_id, turn_id, role, speaker, content, status, created_at"
+
+CREATE = f"""
+WITH owner AS (
+    INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING
+)
+INSERT INTO conversations (user_id, id, title, route, companion_name, persona, time_zone, source, client_chain)
+VALUES ($1, $4, $5, $6, $7, $8, $9, $10, $11)
+RETURNING {CONVERSATION}
+"""
+
+
+async def create_conversation(
+    connection: Connection,
+    owner: Owner,
+    conversation_id: UUID,
+    *,
+    route: str,
+    title: str = "",
+    companion_name: str = "",
+    persona: str = "",
+    time_zone: str = "UTC",
+    source: str = "native",
+    client_chain: bytes | None = None,
+) -> Conversation:
+    row = await connection.fetchrow(
+        CREATE,
+        owner.user_id,
+        owner.issuer,
+        owner.subject,
+        conversation_id,
+        title,
+        route,
+        companion_name,
+        persona,
+        time_zone,
+        source,
+        client_chain,
+    )
+    return Conversation(*row)
+
+
+async def read_conversation(connection: Connection, user_id: UUID, conversation_id: UUID) -> Conversation:
+    """Raises `ConversationNotFoundError`, for a stranger's conversation as for one that never was."""
+    row = await connection.fetchrow(
+        f"SELECT {CONVERSATION} FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL", user_id, conversation_id
+    )
+    if row is None:
+        raise ConversationNotFoundError("There is no such conversation.")
+    return Conversation(*row)
+
+
+async def list_conversations(connection: Connection, user_id: UUID, limit: int, before: tuple[datetime, UUID] | None = None) -> list[Conversation]:
+    """Newest first; `before` is the (updated_at, id) of the last one seen."""
+    rows = await connection.fetch(
+        f"""SELECT {CONVERSATION} FROM conversations
+        WHERE user_id = $1 AND deleted_at IS NULL AND ($3::timestamptz IS NULL OR (updated_at, id) < ($3, $4::uuid))
+        ORDER BY updated_at DESC, id DESC LIMIT $2""",
+        user_id,
+        limit,
+        *(before or (None, None)),
+    )
+    return [Conversation(*row) for row in rows]
+
+
+async def update_conversation(
+    connection: Connection, user_id: UUID, conversation_id: UUID, *, title: str | None, companion_name: str | None, persona: str | None
+) -> Conversation:
+    row = await connection.fetchrow(
+        f"""UPDATE conversations SET title = coalesce($3, title), companion_name = coalesce($4, companion_name),
+            persona = coalesce($5, persona), version = version + 1, updated_at = now()
+        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING {CONVERSATION}""",
+        user_id,
+        conversation_id,
+        title,
+        companion_name,
+        persona,
+    )
+    if row is None:
+        raise ConversationNotFoundError("There is no such conversation.")
+    return Conversation(*row)
+
+
+async def set_lock(connection: Connection, user_id: UUID, conversation_id: UUID, reason: str | None) -> Conversation:
+    """Lock (or, without a reason, unlock) the conversation; either way a new epoch stops what was being written."""
+    row = await connection.fetchrow(
+        f"""UPDATE conversations SET lock_reason = $3, lock_epoch = lock_epoch + 1, version = version + 1
+        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING {CONVERSATION}""",
+        user_id,
+        conversation_id,
+        reason,
+    )
+    if row is None:
+        raise ConversationNotFoundError("There is no such conversation.")
+    return Conversation(*row)
+
+
+async def list_messages(
+    connection: Connection, user_id: UUID, conversation_id: UUID, limit: int, *, before: int | None = None, after: int | None = None
+) -> list[Message]:
+    """Up to `limit` messages in order: the newest ones below `before`, or the oldest ones above `after`."""
+    direction = "ASC" if after is not None else "DESC"
+    rows = await connection.fetch(
+        f"""SELECT {MESSAGE} FROM messages
+        WHERE user_id = $1 AND conversation_id = $2 AND ($4::bigint IS NULL OR seq < $4) AND ($5::bigint IS NULL OR seq > $5)
+        ORDER BY seq {direction} LIMIT $3""",
+        user_id,
+        conversation_id,
+        limit,
+        before,
+        after,
+    )
+    messages = [Message(*row) for row in rows]
+    return messages if after is not None else messages[::-1]
+
+
+BRANCH = f"""
+WITH RECURSIVE branch AS (
+    SELECT {MESSAGE}, 1 AS depth FROM messages WHERE user_id = $1 AND conversation_id = $2 AND id = $3
+    UNION ALL
+    SELECT m.id, m.conversation_id, m.seq, m.parent_id, m.turn_id, m.role, m.speaker, m.content, m.status, m.created_at, depth + 1
+    FROM branch b JOIN messages m ON m.user_id = $1 AND m.id = b.parent_id WHERE depth < $4
+)
+SELECT {MESSAGE} FROM branch ORDER BY seq
+"""
+
+
+async def read_branch(connection: Connection, user_id: UUID, conversation_id: UUID, head_id: UUID, limit: int) -> list[Message]:
+    """The last `limit` messages of the branch that ends in `head_id`, in order."""
+    return [Message(*row) for row in await connection.fetch(BRANCH, user_id, conversation_id, head_id, limit)]
+
+
+IMPORT = """
+WITH bumped AS (
+    UPDATE conversations SET next_seq = next_seq + cardinality($3::uuid[]), updated_at = now(), head_id = ($3::uuid[])[cardinality($3::uuid[])]
+    WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND active_turn IS NULL
+    RETURNING next_seq - cardinality($3::uuid[]) AS first
+), old AS (
+    SELECT head_id FROM conversations WHERE user_id = $1 AND id = $2
+), message AS (
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, role, speaker, content, created_at, external_id)
+    SELECT $1, $2, bumped.first + v.n - 1, v.id, coalesce(($3::uuid[])[v.n - 1], old.head_id), v.role, v.speaker, v.content, v.created_at, v.external_id
+    FROM bumped, old, unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[]) WITH ORDINALITY
+        AS v(id, role, speaker, content, created_at, external_id, n)
+    RETURNING 1
+), work AS (
+    INSERT INTO outbox (user_id, conversation_id) SELECT $1, $2 FROM bumped
+    ON CONFLICT (user_id, conversation_id) DO UPDATE SET not_before = now(), dispatched_at = NULL
+)
+SELECT first FROM bumped
+"""
+
+
+async def append_imported(connection: Connection, user_id: UUID, conversation_id: UUID, messages: Sequence[ImportedMessage]) -> int:
+    """Append messages that were said elsewhere, with the times at which they were said; gives the first one's seq.
+
+    Raises `ConversationNotFoundError`, also while a reply is being written in the conversation.
+    """
+    first = await connection.fetchval(
+        IMPORT,
+        user_id,
+        conversation_id,
+        [m.id for m in messages],
+        [m.role for m in messages],
+        [m.speaker for m in messages],
+        [m.content for m in messages],
+        [m.created_at for m in messages],
+        [m.external_id for m in messages],
+    )
+    if first is None:
+        raise ConversationNotFoundError("There is no such conversation, or a reply is being written in it.")
+    return int(first)
+
+
+async def find_by_client_chain(connection: Connection, user_id: UUID, chains: Sequence[bytes]) -> tuple[UUID, bytes] | None:
+    """The conversation whose transcript a stateless client's history continues: the first of `chains` that is known."""
+    row = await connection.fetchrow(
+        """SELECT c.id, c.client_chain FROM unnest($2::bytea[]) WITH ORDINALITY AS v(chain, n)
+        JOIN conversations c ON c.user_id = $1 AND c.client_chain = v.chain AND c.deleted_at IS NULL
+        ORDER BY v.n, c.updated_at DESC LIMIT 1""",
+        user_id,
+        list(chains),
+    )
+    return None if row is None else (row["id"], row["client_chain"])
+
+
+async def set_client_chain(connection: Connection, user_id: UUID, conversation_id: UUID, chain: bytes) -> None:
+    await connection.execute("UPDATE conversations SET client_chain = $3 WHERE user_id = $1 AND id = $2", user_id, conversation_id, chain)
+
+
+async def delete_conversation(connection: Connection, user_id: UUID, conversation_id: UUID) -> bool:
+    """Remove the conversation with its messages and all that was learnt from it; what is being written in it is stopped."""
+    deleted = await connection.fetchval(
+        """UPDATE conversations SET deleted_at = now(), lock_epoch = lock_epoch + 1, title = '', persona = '', summary = '', active_turn = NULL
+        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING id""",
+        user_id,
+        conversation_id,
+    )
+    if deleted is None:
+        return False
+    for table in ("facts", "episodes", "messages", "outbox", "quarantine"):
+        await connection.execute(f"DELETE FROM {table} WHERE user_id = $1 AND conversation_id = $2", user_id, conversation_id)
+    await connection.execute(
+        """UPDATE turns SET checkpoint = '', request = '{}', failure = coalesce(failure, '{"code": "conversation_not_found"}'),
+            status = CASE WHEN status = 'running' THEN 'failed' ELSE status END, finished_at = coalesce(finished_at, now())
+        WHERE user_id = $1 AND conversation_id = $2""",
+        user_id,
+        conversation_id,
+    )
+    return True
