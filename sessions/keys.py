@@ -1,0 +1,22 @@
+"""Every key and how long it lives.
+
+Braces are literal: they are the cluster's hash tag, so that all keys of a conversation live on one node.
+"""
+
+from uuid import UUID
+
+SESSION_TTL_MS = 24 * 3600 * 1000
+REPLY_TTL_MS = 3600 * 1000
+"""A finished reply's log: long enough for a phone that was in a tunnel; after it, PostgreSQL answers."""
+
+
+def session_key(conversation_id: UUID) -> str:
+    return f"session:{{{conversation_id}}}"
+
+
+def buffer_key(conversation_id: UUID) -> str:
+    return f"buffer:{{{conversation_id}}}"
+
+
+def reply_key(conversation_id: UUID, turn_id: UUID) -> str:
+    return f"reply:{{{conversation_id}}}:{turn_id}"

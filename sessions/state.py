@@ -1,0 +1,98 @@
+"""What is kept of a live conversation, and its form in Redis."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+from uuid import UUID
+
+import orjson
+
+from sessions.errors import OwnerMismatchError
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Which route a conversation is on and who may see it: a hint for speed, never the gate itself."""
+
+    owner: UUID
+    conversation_id: UUID
+    route: str
+    lock_reason: str | None
+    lock_epoch: int
+    assured: tuple[str, ...]
+    """Levels of age assurance that the owner had when this was written."""
+
+    def encode(self) -> bytes:
+        return orjson.dumps(
+            {"owner": self.owner, "route": self.route, "lock": self.lock_reason, "epoch": self.lock_epoch, "assured": self.assured}
+        )
+
+    @classmethod
+    def decode(cls, raw: bytes, owner: UUID, conversation_id: UUID) -> Self:
+        value = _owned(raw, owner)
+        return cls(owner, conversation_id, value["route"], value["lock"], value["epoch"], tuple(value["assured"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message of the recent past."""
+
+    seq: int
+    role: str
+    content: str
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """The recent past of one conversation: enough for a prompt without PostgreSQL."""
+
+    owner: UUID
+    conversation_id: UUID
+    last_seq: int
+    companion_name: str
+    persona: str
+    time_zone: str
+    summary: str
+    summary_seq: int
+    lines: tuple[Line, ...]
+
+    def extended(self, lines: tuple[Line, ...], keep: int) -> Self:
+        """The buffer with `lines` said after it, cut to the last `keep`."""
+        return replace(self, last_seq=lines[-1].seq, lines=(self.lines + lines)[-keep:])
+
+    def encode(self) -> bytes:
+        return orjson.dumps(
+            {
+                "owner": self.owner,
+                "last": self.last_seq,
+                "name": self.companion_name,
+                "persona": self.persona,
+                "zone": self.time_zone,
+                "summary": self.summary,
+                "summary_seq": self.summary_seq,
+                "lines": [(line.seq, line.role, line.content, line.speaker) for line in self.lines],
+            }
+        )
+
+    @classmethod
+    def decode(cls, raw: bytes, owner: UUID, conversation_id: UUID) -> Self:
+        value = _owned(raw, owner)
+        return cls(
+            owner,
+            conversation_id,
+            value["last"],
+            value["name"],
+            value["persona"],
+            value["zone"],
+            value["summary"],
+            value["summary_seq"],
+            tuple(Line(*line) for line in value["lines"]),
+        )
+
+
+def _owned(raw: bytes, owner: UUID) -> Any:
+    value = orjson.loads(raw)
+    # a pooled connection that answers the wrong request has shown people others' chats before
+    if value["owner"] != str(owner):
+        raise OwnerMismatchError("A value of the live state belongs to another user.")
+    return value

@@ -1,0 +1,118 @@
+"""The live state of conversations: in Redis, or in this process when there is only one."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+import redis.asyncio
+
+from sessions.errors import LiveStateUnavailableError, OwnerMismatchError
+from sessions.keys import SESSION_TTL_MS, buffer_key, session_key
+from sessions.link import RedisLink
+from sessions.metrics import LIVE_STATE, OWNER_MISMATCHES
+from sessions.state import Buffer, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What was found; a missing part is rebuilt from PostgreSQL by whoever needs it."""
+
+    session: Session | None = None
+    buffer: Buffer | None = None
+
+
+class LiveState(Protocol):
+    """Every implementation passes tests/contracts/test_live_state.py. None of them ever raises for a read."""
+
+    async def load(self, owner: UUID, conversation_id: UUID) -> Live: ...
+
+    async def save(self, session: Session | None, buffer: Buffer | None) -> None:
+        """Keep what is given for 24 hours. Best effort: a failure is counted, and the next read rebuilds."""
+        ...
+
+    async def forget(self, conversation_id: UUID) -> bool:
+        """Drop what is kept. False when that could not be done now."""
+        ...
+
+
+def _decode(owner: UUID, conversation_id: UUID, session: bytes | None, buffer: bytes | None) -> Live:
+    try:
+        live = Live(
+            Session.decode(session, owner, conversation_id) if session else None,
+            Buffer.decode(buffer, owner, conversation_id) if buffer else None,
+        )
+    except OwnerMismatchError:
+        OWNER_MISMATCHES.inc()
+        raise
+    LIVE_STATE.labels("all" if live.session and live.buffer else "part" if live.session or live.buffer else "nothing").inc()
+    return live
+
+
+class RedisLiveState:
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    async def load(self, owner: UUID, conversation_id: UUID) -> Live:
+        try:
+            found = await self._link.run(lambda client: client.mget(session_key(conversation_id), buffer_key(conversation_id)))
+            return _decode(owner, conversation_id, *found)
+        except (LiveStateUnavailableError, OwnerMismatchError, ValueError, KeyError):
+            LIVE_STATE.labels("unavailable").inc()
+            return Live()
+
+    async def save(self, session: Session | None, buffer: Buffer | None) -> None:
+        async def write(client: redis.asyncio.Redis) -> None:
+            pipeline = client.pipeline(transaction=False)
+            if session is not None:
+                pipeline.set(session_key(session.conversation_id), session.encode(), px=SESSION_TTL_MS)
+            if buffer is not None:
+                pipeline.set(buffer_key(buffer.conversation_id), buffer.encode(), px=SESSION_TTL_MS)
+            await pipeline.execute()
+
+        try:
+            await self._link.run(write)
+        except LiveStateUnavailableError:
+            return
+
+    async def forget(self, conversation_id: UUID) -> bool:
+        try:
+            await self._link.run(lambda client: client.delete(session_key(conversation_id), buffer_key(conversation_id)))
+        except LiveStateUnavailableError:
+            return False
+        return True
+
+
+class LocalLiveState:
+    """The same in this process's memory, for REDIS_ENABLED=false."""
+
+    def __init__(self, capacity: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kept: OrderedDict[UUID, tuple[float, bytes | None, bytes | None]] = OrderedDict()
+        self._capacity = capacity
+        self._clock = clock
+
+    async def load(self, owner: UUID, conversation_id: UUID) -> Live:
+        until, session, buffer = self._kept.get(conversation_id, (0.0, None, None))
+        if until < self._clock():
+            return Live()
+        try:
+            return _decode(owner, conversation_id, session, buffer)
+        except OwnerMismatchError:
+            return Live()
+
+    async def save(self, session: Session | None, buffer: Buffer | None) -> None:
+        for part in (session, buffer):
+            if part is None:
+                continue
+            _, old_session, old_buffer = self._kept.pop(part.conversation_id, (0.0, None, None))
+            encoded = part.encode()
+            kept = (encoded, old_buffer) if isinstance(part, Session) else (old_session, encoded)
+            self._kept[part.conversation_id] = (self._clock() + SESSION_TTL_MS / 1000, *kept)
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+
+    async def forget(self, conversation_id: UUID) -> bool:
+        self._kept.pop(conversation_id, None)
+        return True
