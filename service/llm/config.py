@@ -1,4 +1,4 @@
-"""What an operator says about model servers: parsed and checked here, read from the environment in service/settings.py."""
+"""What an operator says about model servers: parsed and checked here; service/settings.py reads the environment."""
 
 import json
 import re
@@ -146,12 +146,22 @@ def parse_backends(text: str, variables: Mapping[str, str] | None = None) -> tup
 
 
 def simple_backends(
-    *, openai_api_key: str = "", openai_model: str = "", openai_url: str = "", lmstudio_url: str = "", lmstudio_model: str = ""
+    *,
+    openai_api_key: str = "",
+    openai_model: str = "",
+    openai_url: str = "",
+    lmstudio_url: str = "",
+    lmstudio_model: str = "",
 ) -> tuple[BackendConfig, ...]:
     """Return the backends for OPENAI_API_KEY or LMSTUDIO_URL alone; with both, LM Studio is asked first."""
     configs = []
     if lmstudio_url:
-        entry = {"name": "lmstudio", "url": lmstudio_url, "model": lmstudio_model, "max_concurrency": LMSTUDIO_PREDICTIONS}
+        entry = {
+            "name": "lmstudio",
+            "url": lmstudio_url,
+            "model": lmstudio_model,
+            "max_concurrency": LMSTUDIO_PREDICTIONS,
+        }
         configs.append(_config(1, entry, source="LMSTUDIO_URL"))
     if openai_api_key:
         url = openai_url or OPENAI_URL
@@ -169,7 +179,9 @@ def _entries(text: str) -> Sequence[Any]:
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BackendConfigError(f"LLM_BACKENDS: can't read {path} ({error.__class__.__name__}); give a file, JSON or TOML") from error
+        raise BackendConfigError(
+            f"LLM_BACKENDS: can't read {path} ({error.__class__.__name__}); give a file, JSON or TOML"
+        ) from error
     return _from_toml(content) if path.suffix == ".toml" else _from_json(content)
 
 
@@ -177,7 +189,9 @@ def _from_json(text: str) -> Sequence[Any]:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BackendConfigError(f"LLM_BACKENDS: not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+        raise BackendConfigError(
+            f"LLM_BACKENDS: not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from error
     return _listed(data)
 
 

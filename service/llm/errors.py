@@ -10,6 +10,7 @@ BackendError
 ├── CannotContinueError       the reply's prefix can't be continued here: start it again
 ├── EmptyReplyError           a finished reply without any text (content filter, all reasoning)
 └── BackendRefusedError       any other 4xx: asking again won't help
+    └── KeyRefusedError       401, 403 or no credit left: another key or backend may do
 """
 
 
@@ -19,7 +20,9 @@ class BackendError(Exception):
     code = "backend_error"
     retryable = False
 
-    def __init__(self, message: str, *, backend: str = "", retry_after: float | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, backend: str = "", retry_after: float | None = None, limit: int | None = None
+    ) -> None:
         super().__init__(message)
         self.backend = backend
         self.retry_after = retry_after
@@ -64,3 +67,7 @@ class EmptyReplyError(BackendError):
 
 class BackendRefusedError(BackendError):
     code = "backend_refused"
+
+
+class KeyRefusedError(BackendRefusedError):
+    code = "backend_key_refused"
