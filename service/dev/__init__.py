@@ -1,1 +1,1 @@
-"""Servers for one machine, from the wheels that the `embedded` extra installs. Imported by the command line and tests only."""
+"""Servers for one machine, from the wheels of the `embedded` extra. Imported by the command line and tests only."""

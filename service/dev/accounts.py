@@ -58,7 +58,16 @@ def service_account() -> Account | None:
 def _make_account() -> pwd.struct_passwd:
     useradd = shutil.which("useradd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if useradd is not None:
-        command = [useradd, "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", NAME]
+        command = [
+            useradd,
+            "--system",
+            "--no-create-home",
+            "--home-dir",
+            "/nonexistent",
+            "--shell",
+            "/usr/sbin/nologin",
+            NAME,
+        ]
         # two processes may come here at once: what counts is that the account is there afterwards
         subprocess.run(command, check=False, capture_output=True)
     try:

