@@ -1,0 +1,84 @@
+"""Words as a ranking sees them: stemmed, counted, weighted as BM25 weighs them, and hidden behind keyed ids."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from uuid import UUID
+
+import snowballstemmer
+
+TERM_SPACE = 999_999_999
+"""Term ids are 1 … TERM_SPACE: what both an integer column and a sparse vector's index can hold."""
+
+K1, B = 0.9, 0.4
+TYPICAL_LENGTH = 14.0
+"""Terms in a usual message. A constant in place of the user's own average, so that a stored weight stays right as
+the store grows; recall is the same to the third digit."""
+
+# Function words of questions and small talk. Other languages have none here: their IDF keeps them low.
+FUNCTION_WORDS = """
+a an the of in on at to and or for with by from is are was were be been being am it its this that these those as i you
+he she they we me him her them us my your his their our do does did doing done have has had having will would could should
+can may might what which who whom whose when where why how not no if then than so but about into over after before up
+down out off just also there here some any all s t d ll m re ve don didn
+"""
+ENGLISH_STOP_WORDS = frozenset(FUNCTION_WORDS.split())
+
+LANGUAGES = {
+    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
+    "et": "estonian", "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian",
+    "hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch",
+    "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish",
+    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+
+# scripts written without spaces: kana, CJK ideographs, Thai, Lao, Khmer, Myanmar
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+PIECE = re.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}]+")
+SCRIPT_LANGUAGES = (
+    (re.compile("[\u0370-\u03ff]"), "el"),
+    (re.compile("[\u0400-\u04ff]"), "ru"),
+    (re.compile("[\u0600-\u06ff]"), "ar"),
+)
+MARKS = str.maketrans({"’": "'", "‘": "'"})
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _stemmer(language: str) -> "snowballstemmer.stemmer":
+    return snowballstemmer.stemmer(LANGUAGES[language])
+
+
+@lru_cache(maxsize=50_000)
+def _stem(word: str, language: str) -> str:
+    if word.isascii():
+        spoken = language
+    else:
+        spoken = next((other for script, other in SCRIPT_LANGUAGES if script.search(word)), language)
+    if spoken not in LANGUAGES or word.isdigit():
+        return word
+    return str(_stemmer(spoken).stemWord(word))
+
+
+def terms(text: str, language: str = "en") -> Counter[str]:
+    """Count the terms of a text: stems by the language (ISO 639-1), pairs of characters where no spaces are written."""
+    counted: Counter[str] = Counter()
+    for piece in PIECE.findall(text.lower().translate(MARKS)):
+        if piece[0] >= "\u0e00" and re.match(rf"[{UNSPACED}]", piece):
+            counted.update([piece] if len(piece) == 1 else [piece[i : i + 2] for i in range(len(piece) - 1)])
+        elif piece not in ENGLISH_STOP_WORDS:
+            counted[_stem(piece, language)] += 1
+    return counted
+
+
+def term_id(term: str, user_id: UUID) -> int:
+    """A term's id within one user's memories: the same word of two users has nothing in common."""
+    digest = hashlib.blake2b(term.encode(), key=user_id.bytes, digest_size=8).digest()
+    return int.from_bytes(digest) % TERM_SPACE + 1
+
+
+def weights(counted: Mapping[str, int]) -> dict[str, float]:
+    """Each term's share of a message's BM25 score, still to be multiplied by the term's IDF."""
+    length = K1 * (1 - B + B * sum(counted.values()) / TYPICAL_LENGTH)
+    return {term: count * (K1 + 1) / (count + length) for term, count in counted.items()}
