@@ -143,10 +143,23 @@ CREATE TABLE episodes (
     speaker text,
     route text NOT NULL,
     said_at timestamptz NOT NULL,
+    -- what the message says, with the dates that it means written out; its own words are in messages
     text text NOT NULL,
-    embedding vector(384),
+    traits smallint NOT NULL DEFAULT 0,
+    -- keyed ids of the terms, and what each is worth to BM25 before its IDF
+    terms integer[] NOT NULL DEFAULT '{}',
+    lexical sparsevec(1000000000) NOT NULL DEFAULT '{}/1000000000',
+    embedding halfvec(384),
     PRIMARY KEY (user_id, message_id),
     UNIQUE (user_id, conversation_id, seq)
+) PARTITION BY HASH (user_id);
+
+-- in how many of a user's episodes each term is; term 0 counts the episodes themselves. Kept by triggers.
+CREATE TABLE term_counts (
+    user_id uuid NOT NULL,
+    term integer NOT NULL,
+    episodes integer NOT NULL,
+    PRIMARY KEY (user_id, term)
 ) PARTITION BY HASH (user_id);
 
 CREATE TABLE facts (
@@ -171,15 +184,44 @@ CREATE TABLE facts (
     status text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'superseded', 'uncertain', 'corrected', 'forgotten')),
     pinned boolean NOT NULL DEFAULT false,
     confirmations integer NOT NULL DEFAULT 0,
-    embedding vector(384),
+    lexical sparsevec(1000000000) NOT NULL DEFAULT '{}/1000000000',
+    embedding halfvec(384),
     PRIMARY KEY (user_id, id),
     UNIQUE (user_id, conversation_id, source_seq, extractor, ordinal)
 ) PARTITION BY HASH (user_id);
 CREATE INDEX facts_listed ON facts (user_id, learnt_at DESC, id DESC);
 """
 
-PARTITIONED = ("messages", "episodes", "facts")
-OWNED = ("users", "age_assurances", "conversations", "messages", "turns", "outbox", "quarantine", "episodes", "facts")
+COUNT_TERMS = """
+CREATE FUNCTION count_terms() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- in one order, so that two writers of the same user wait for each other instead of locking each other out
+    INSERT INTO term_counts (user_id, term, episodes)
+    SELECT user_id, term, count(*) FROM changed, unnest(terms || 0) AS term GROUP BY user_id, term ORDER BY user_id, term
+    ON CONFLICT (user_id, term) DO UPDATE SET episodes = term_counts.episodes + excluded.episodes;
+    RETURN NULL;
+END $$
+"""
+DISCOUNT_TERMS = """
+CREATE FUNCTION discount_terms() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO term_counts (user_id, term, episodes)
+    SELECT user_id, term, -count(*) FROM changed, unnest(terms || 0) AS term GROUP BY user_id, term ORDER BY user_id, term
+    ON CONFLICT (user_id, term) DO UPDATE SET episodes = term_counts.episodes + excluded.episodes;
+    DELETE FROM term_counts USING (SELECT DISTINCT user_id FROM changed) AS whose
+    WHERE term_counts.user_id = whose.user_id AND term_counts.episodes <= 0;
+    RETURN NULL;
+END $$
+"""
+TRIGGERS = (
+    "CREATE TRIGGER count_terms AFTER INSERT ON episodes REFERENCING NEW TABLE AS changed"
+    " FOR EACH STATEMENT EXECUTE FUNCTION count_terms()",
+    "CREATE TRIGGER discount_terms AFTER DELETE ON episodes REFERENCING OLD TABLE AS changed"
+    " FOR EACH STATEMENT EXECUTE FUNCTION discount_terms()",
+)
+
+PARTITIONED = ("messages", "episodes", "term_counts", "facts")
+OWNED = ("users", "age_assurances", "conversations", "messages", "turns", "outbox", "quarantine", "episodes", "term_counts", "facts")
 
 
 def upgrade() -> None:
@@ -193,6 +235,11 @@ def upgrade() -> None:
     for table in PARTITIONED:
         for part in range(PARTITIONS):
             op.execute(f"CREATE TABLE {table}_{part} PARTITION OF {table} FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {part})")
+    for part in range(PARTITIONS):
+        # a scan of one user's memories reads vectors and terms beside each other; only long texts are moved away
+        op.execute(f"ALTER TABLE episodes_{part} ALTER COLUMN embedding SET STORAGE PLAIN, ALTER COLUMN lexical SET STORAGE MAIN")
+    for statement in (COUNT_TERMS, DISCOUNT_TERMS, *TRIGGERS):
+        op.execute(statement)
     for table in OWNED:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")  # the service owns the tables, and owners pass otherwise
@@ -205,3 +252,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in reversed(OWNED):
         op.execute(f"DROP TABLE {table}")
+    op.execute("DROP FUNCTION count_terms, discount_terms")
