@@ -276,6 +276,17 @@ async def fail(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int,
     return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, shown) is not None
 
 
+RELEASE = """
+UPDATE turns SET lease_until = clock_timestamp() - interval '1 millisecond', checkpoint = $4
+WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
+"""
+
+
+async def release(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, shown: str) -> None:
+    """Give the turn up so that any instance may claim it at once."""
+    await connection.execute(RELEASE, user_id, turn_id, epoch, shown)
+
+
 REQUEST_STOP = """
 UPDATE turns SET stop_requested = true WHERE user_id = $1 AND conversation_id = $2 AND id = $3 AND status = 'running' RETURNING id
 """

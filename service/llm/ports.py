@@ -1,6 +1,6 @@
 """What a turn asks of a model server: one interface, streaming first."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -70,3 +70,25 @@ class ChatBackend(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is about to answer, as the prompt's builder needs to know it."""
+
+    backend: str
+    model: str
+    scripted: bool
+    prompt_tokens: int
+    """How long a prompt may be: the context less the reply, or less where a long prompt would be slow."""
+    reply_tokens: int
+    count: Callable[[str], int]
+    """Tokens of a text: exact where a tokenizer is at hand, else a careful estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A reply that has begun (its first token may still be on its way, its backend is decided)."""
+
+    target: Target
+    deltas: AsyncGenerator[Delta, None]

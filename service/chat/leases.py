@@ -1,0 +1,80 @@
+"""Keep the leases of all turns that this process writes: one statement for all, each third of a lease."""
+
+import asyncio
+import time
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from memory.errors import LongTermMemoryError
+from memory.postgres import Database
+from memory.turns import renew
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT_SECONDS = 1.0
+"""How old the copy of a reply's text in PostgreSQL may grow; the log in Redis is the fresh one."""
+
+
+class Leaseholder(Protocol):
+    """A writer as its lease keeper sees it."""
+
+    user_id: UUID
+    turn_id: UUID
+    epoch: int
+
+    def checkpoint(self) -> str | None:
+        """The text shown so far, if it has changed since the last time."""
+        ...
+
+    def halt(self, reason: str) -> None: ...
+
+
+class LeaseKeeper:
+    """Renews leases, saves checkpoints, and brings back what others decided: stop, gate closed, taken over."""
+
+    def __init__(self, database: Database, lease_seconds: float) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._held: dict[UUID, Leaseholder] = {}
+        self._checkpointed = 0.0
+
+    def hold(self, writer: Leaseholder) -> None:
+        self._held[writer.turn_id] = writer
+
+    def drop(self, writer: Leaseholder) -> None:
+        if self._held.get(writer.turn_id) is writer:
+            del self._held[writer.turn_id]
+
+    async def run(self) -> None:
+        """Renew for ever; cancelled at shutdown."""
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            if self._held:
+                await self.renew_all()
+
+    async def renew_all(self) -> None:
+        writers = list(self._held.values())
+        now = time.monotonic()
+        due = now - self._checkpointed >= CHECKPOINT_SECONDS
+        rows = [(w.user_id, w.turn_id, w.epoch, w.checkpoint() if due else None) for w in writers]
+        try:
+            async with self._database.system() as connection:
+                renewed = {row.turn_id: row for row in await renew(connection, rows, self._lease_seconds)}
+        except LongTermMemoryError as error:
+            # nobody else can claim either while PostgreSQL is away; if only we can't reach it, the log's fence stops us
+            log.warning("leases_not_renewed", turns=len(writers), error=type(error).__name__)
+            return
+        if due:
+            self._checkpointed = now
+        for writer in writers:
+            row = renewed.get(writer.turn_id)
+            if self._held.get(writer.turn_id) is not writer:
+                continue
+            if row is None:
+                writer.halt("fenced")
+            elif row.gate_closed:
+                writer.halt("gate")
+            elif row.stop_requested:
+                writer.halt("stop")

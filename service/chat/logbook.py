@@ -1,0 +1,175 @@
+"""What the writer of a reply has said, shown and logged.
+
+Nothing is shown that isn't in the log (or, while Redis is away, in PostgreSQL's checkpoint), so that whoever takes
+over knows all that a reader may have seen.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from memory import turns
+from memory.errors import StoreUnavailableError
+from memory.postgres import Database
+from memory.turns import ClaimedTurn
+from service.chat import events as ev
+from service.chat.live import LiveReply
+from service.chat.metrics import REBASES
+from sessions.errors import LiveStateUnavailableError
+from sessions.replies import ANYTHING, EMPTY, FIRST, Appended, Event, EventId, ReplyLog, contiguous
+
+DEGRADED_PAUSE = 0.25
+"""Seconds between checkpoints while Redis is away: each is a statement that stands in for a log append."""
+STORE_PATIENCE = 60.0
+"""Seconds to wait for PostgreSQL to come back before the turn is left to a take-over."""
+
+
+class FencedError(Exception):
+    """Another writer has this turn."""
+
+
+class Logbook:
+    """One epoch's part of a reply's log."""
+
+    def __init__(self, turn: ClaimedTurn, live: LiveReply, replies: ReplyLog, database: Database, lease_seconds: float) -> None:
+        self.text = ""
+        """All of the reply that counts, shown or not."""
+        self.shown = 0
+        """How many characters of it readers have."""
+        self.logged = True
+        """False while Redis is away."""
+        self._turn = turn
+        self._live = live
+        self._replies = replies
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._top = EMPTY
+        self._next = EventId(turn.epoch, 0)
+        self._backlog: list[Event] = []
+        if turn.epoch == FIRST.epoch and live.events:
+            # turn.accepted is shown as soon as it is committed: PostgreSQL has it, the log gets it with what comes next
+            self._backlog = list(live.events)
+            self._next = live.events[-1].id.next()
+
+    @property
+    def shown_text(self) -> str:
+        return self.text[: self.shown]
+
+    async def take_over(self, grade: Callable[[str], str]) -> bool:
+        """Go on where a dead writer stopped, and fence it off. True when readers know already what was recalled.
+
+        `grade` names, for the text so far, how the reply will go on.
+        """
+        while True:
+            try:
+                logged = await self._replies.read(self._live.log)
+            except LiveStateUnavailableError:
+                logged, self.logged = [], False
+            trusted = bool(logged) and contiguous(None, logged)
+            text = ev.text_of(logged) if trusted else ""
+            whole = trusted and len(text) >= len(self._turn.checkpoint)
+            self.text = text if whole else self._turn.checkpoint
+            self.shown = len(self.text)
+            self._live.events[:] = logged if whole else []
+            top = str(logged[-1].id) if logged else EMPTY
+            if whole:
+                data: dict[str, Any] = {"grade": grade(self.text), "kept_chars": self.shown, "after": top}
+                first = ev.event(self._next, ev.TAKEN_OVER, data)
+            else:
+                first = ev.event(self._next, ev.REBASED, {"text": self.text, "reason": "taken_over"})
+            answer = await self._append(top if whole else ANYTHING, [first])
+            if answer is Appended.LOST:
+                continue  # the old writer got one in between our look and our fence
+            if answer is None:
+                await self._checkpoint()
+            self._publish([first])
+            return any(item.type == ev.RECALLED for item in self._live.events)
+
+    async def restart(self, reason: str) -> None:
+        """Tell readers that what they have doesn't count any more."""
+        REBASES.labels(reason).inc()
+        self.text, self.shown = "", 0
+        await self.emit(ev.REBASED, {"text": "", "reason": reason})
+
+    async def show(self) -> None:
+        """Log, then show, what was said since the last time."""
+        if self.shown < len(self.text):
+            fresh = self.text[self.shown :]
+            self.shown = len(self.text)
+            await self.emit(ev.DELTA, {"text": fresh})
+
+    async def emit(self, kind: str, data: dict[str, Any], *, last: bool = False) -> None:
+        """Log one event, then show it. Raises `FencedError`, or `StoreUnavailableError` when it could be kept nowhere."""
+        item = ev.event(self._next, kind, data)
+        if self.logged:
+            answer = await self._append(self._top, [*self._backlog, item])
+            if answer is Appended.OK:
+                self._backlog.clear()
+                self._publish([item], last=last)
+                return
+        # the log was wiped or rolled back under us, or Redis was away: one event that carries all makes it whole again
+        whole = self._whole(item)
+        if await self._append(ANYTHING, whole) is Appended.OK:
+            REBASES.labels("log_lost").inc()
+            self._backlog.clear()
+            self.logged = True
+            self._publish(whole, last=last)
+            return
+        await self._checkpoint()
+        self._publish([item], last=last)
+
+    def _whole(self, item: Event) -> list[Event]:
+        base = ev.event(item.id, ev.REBASED, {"text": self.shown_text, "reason": "log_lost"})
+        if item.type in (ev.DELTA, ev.REBASED):
+            return [base]
+        return [base, Event(item.id.next(), item.type, item.data)]
+
+    async def _append(self, expected: str, events: list[Event]) -> Appended | None:
+        """None: Redis is away. Raises `FencedError`."""
+        try:
+            answer = await self._replies.append(self._live.log, expected, events)
+        except LiveStateUnavailableError:
+            self.logged = False
+            return None
+        if answer is Appended.FENCED:
+            raise FencedError
+        return answer
+
+    def _publish(self, events: list[Event], *, last: bool = False) -> None:
+        self._top = str(events[-1].id)
+        self._next = events[-1].id.next()
+        self._live.publish(events, last=last)
+
+    async def _checkpoint(self) -> None:
+        """While Redis is away PostgreSQL keeps what is shown; without either, nothing is shown."""
+        held = [(self._turn.user_id, self._turn.turn_id, self._turn.epoch, self.shown_text)]
+
+        async def statement(connection: Any) -> None:
+            renewed = await turns.renew(connection, held, self._lease_seconds)
+            if not renewed and not await self._ended(connection):
+                raise FencedError
+
+        await patiently(self._database, None, statement)
+
+    async def _ended(self, connection: Any) -> bool:
+        """Whether this very epoch has ended the turn: its last event is then shown without a checkpoint."""
+        turn = self._turn
+        return bool(
+            await connection.fetchval(
+                "SELECT 1 FROM turns WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status <> 'running'", turn.user_id, turn.turn_id, turn.epoch
+            )
+        )
+
+
+async def patiently(database: Database, user_id: UUID | None, statement: Callable[[Any], Any]) -> Any:
+    """Run a statement that may be repeated, as this user or over all, waiting for PostgreSQL to come back."""
+    deadline = asyncio.get_running_loop().time() + STORE_PATIENCE
+    while True:
+        try:
+            async with database.as_user(user_id) if user_id else database.system() as connection:
+                return await statement(connection)
+        except StoreUnavailableError:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(DEGRADED_PAUSE)

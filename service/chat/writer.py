@@ -1,0 +1,280 @@
+"""The writer of one reply: from the first token to the commit, and from the middle when another writer died."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from memory import turns
+from memory.errors import StoreUnavailableError
+from memory.postgres import Database
+from memory.turns import ClaimedTurn, Reply
+from service.chat import events as ev
+from service.chat.leases import LeaseKeeper
+from service.chat.live import LiveReply
+from service.chat.logbook import DEGRADED_PAUSE, FencedError, Logbook, patiently
+from service.chat.metrics import FIRST_TOKEN, TURNS, ZOMBIE_WRITES
+from service.chat.prompt import Material, build_request
+from service.errors import ForbiddenError, RapportError, UnavailableError, translate
+from service.llm.errors import BackendError, CannotContinueError
+from service.llm.pool import Backends
+from service.llm.ports import Opened, Usage
+from sessions.errors import OwnerMismatchError
+from sessions.replies import ReplyLog
+
+log = structlog.get_logger(__name__)
+
+UPSTREAM_ATTEMPTS = 3
+
+
+class _HaltedError(Exception):
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every writer of a process shares."""
+
+    database: Database
+    replies: ReplyLog
+    backends: Backends
+    leases: LeaseKeeper
+    flush_seconds: float
+    lease_seconds: float
+    reply_tokens: int
+
+
+class ReplyWriter:
+    """Writes one turn's reply. `gather` brings what the prompt is made of; `on_commit` hears of the stored reply."""
+
+    def __init__(
+        self,
+        turn: ClaimedTurn,
+        live: LiveReply,
+        tools: Tools,
+        gather: Callable[[], Awaitable[Material]],
+        on_commit: Callable[[ClaimedTurn, Material, str, int], Awaitable[None]],
+    ) -> None:
+        self.user_id: UUID = turn.user_id
+        self.turn_id: UUID = turn.turn_id
+        self.epoch: int = turn.epoch
+        self._turn = turn
+        self._live = live
+        self._tools = tools
+        self._gather = gather
+        self._on_commit = on_commit
+        self._book = Logbook(turn, live, tools.replies, tools.database, tools.lease_seconds)
+        self._checkpointed = 0
+        self._halted: str | None = None
+        self._wake = asyncio.Event()
+        self._opened: Opened | None = None
+        self._finish: tuple[str, Usage | None] = ("stop", None)
+        self._reply_id = uuid7()
+        self._began = time.monotonic()
+        self._asked = 0.0
+
+    # --- as the lease keeper sees it
+
+    def checkpoint(self) -> str | None:
+        if self._book.shown == self._checkpointed:
+            return None
+        self._checkpointed = self._book.shown
+        return self._book.shown_text
+
+    def halt(self, reason: str) -> None:
+        """Stop writing: "stop" keeps what there is, "gate" shows no more, "fenced" and "drain" leave it to another."""
+        if self._halted is None:
+            self._halted = reason
+            self._wake.set()
+
+    # --- the turn
+
+    async def run(self) -> None:
+        """Write the reply to its end. What fails is told in the stream and counted."""
+        self._tools.leases.hold(self)
+        try:
+            await self._run()
+        except (FencedError, OwnerMismatchError):
+            ZOMBIE_WRITES.inc()
+        except StoreUnavailableError:
+            log.warning("turn_left_to_takeover", turn_id=str(self.turn_id))
+        except Exception as error:  # noqa: BLE001  the reader must hear of everything
+            if not isinstance(error, (RapportError, BackendError)):
+                log.exception("turn_failed", turn_id=str(self.turn_id))
+            await self._fail(translate(error))
+        finally:
+            self._tools.leases.drop(self)
+            if not self._live.ended:
+                self._live.abandon()
+
+    async def _run(self) -> None:
+        told = await self._book.take_over(self._grade) if self.epoch > 1 else False
+        material = await self._gather()
+        if not told:
+            await self._book.emit(ev.RECALLED, material.recalled_event())
+        stopped = False
+        try:
+            await self._produce(material)
+        except _HaltedError as halted:
+            match halted.reason:
+                case "fenced":
+                    raise FencedError from halted
+                case "drain":
+                    await self._hand_over()
+                    return
+                case "gate":
+                    raise ForbiddenError("The conversation was locked while the reply was being written.", code="route_locked") from halted
+            stopped = True
+        await self._commit(material, stopped=stopped)
+
+    def _grade(self, text: str) -> str:
+        """How the reply goes on: as if nothing had been, continued behind what was shown, or from its beginning."""
+        if not text:
+            return "exact"
+        return "prefix" if self._tools.backends.can_continue(self._turn.route) else "restart"
+
+    async def _produce(self, material: Material) -> None:
+        """Read the backend until the reply is whole, continuing or restarting it when the backend breaks off."""
+        if self._book.text and self._grade(self._book.text) == "restart":
+            await self._book.restart("restarted")
+        for attempt in range(1, UPSTREAM_ATTEMPTS + 1):
+            try:
+                await self._stream_once(material)
+            except CannotContinueError:
+                await self._book.restart("restarted")
+            except BackendError as error:
+                if attempt == UPSTREAM_ATTEMPTS or not (error.retryable and self._book.text):
+                    raise
+                log.warning("upstream_broke_off", turn_id=str(self.turn_id), code=error.code, attempt=attempt)
+            else:
+                return
+        raise UnavailableError("The model server broke off again and again. Your message is kept; try again.", code="backend_interrupted")
+
+    async def _stream_once(self, material: Material) -> None:
+        self._asked = time.monotonic()
+        opened = self._opened = await self._or_halt(self._open_stream(material))
+        reader = asyncio.create_task(self._read(opened), name=f"upstream-{self.turn_id}")
+        try:
+            while not reader.done() or self._book.shown < len(self._book.text):
+                await self._wake.wait()
+                if not reader.done():
+                    self._wake.clear()
+                await self._book.show()
+                if self._halted is not None:
+                    raise _HaltedError(self._halted)
+                if not reader.done():
+                    # the first token went at once; from here on what arrives together travels together
+                    await asyncio.sleep(self._tools.flush_seconds if self._book.logged else DEGRADED_PAUSE)
+            reader.result()
+        finally:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError, BackendError):
+                await reader
+
+    async def _or_halt(self, opening: Awaitable[Opened]) -> Opened:
+        """Wait for the backend, which may take its time, without being deaf to a stop."""
+        task = asyncio.ensure_future(opening)
+        try:
+            while not task.done():
+                woken = asyncio.ensure_future(self._wake.wait())
+                await asyncio.wait({task, woken}, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                self._wake.clear()
+                if self._halted is not None:
+                    raise _HaltedError(self._halted)
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _open_stream(self, material: Material) -> Opened:
+        return await self._tools.backends.open_stream(
+            lambda target: build_request(material, target, prefix=self._book.text, reply_tokens=self._tools.reply_tokens),
+            route=self._turn.route,
+            name=self._turn.request.get("backend"),
+        )
+
+    async def _read(self, opened: Opened) -> None:
+        finish, usage = "stop", None
+        try:
+            async with contextlib.aclosing(opened.deltas) as deltas:
+                async for delta in deltas:
+                    if delta.text:
+                        if not self._book.text:
+                            self._observe_first_token()
+                        self._book.text += delta.text
+                        self._wake.set()
+                    finish = delta.finish_reason or finish
+                    usage = delta.usage or usage
+            self._finish = (finish, usage)
+        finally:
+            self._wake.set()
+
+    def _observe_first_token(self) -> None:
+        now = time.monotonic()
+        FIRST_TOKEN.labels("backend").observe(now - self._asked)
+        FIRST_TOKEN.labels("added").observe(self._asked - self._began)
+
+    # --- the end
+
+    async def _commit(self, material: Material, *, stopped: bool) -> None:
+        finish, usage = self._finish
+        opened = self._opened
+        reply = Reply(
+            message_id=self._reply_id,
+            text=self._book.shown_text,
+            finish_reason="stopped" if stopped else finish,
+            backend=opened.target.backend if opened else "",
+            model=opened.target.model if opened else "",
+            scripted=opened.target.scripted if opened else False,
+            usage={"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens} if usage else None,
+            speaker=material.companion_name or None,
+            stopped=stopped,
+        )
+
+        async def statement(connection: Any) -> int | None:
+            return await turns.commit(connection, self.user_id, self.turn_id, self.epoch, reply)
+
+        seq = await patiently(self._tools.database, self.user_id, statement)
+        if seq is None:
+            raise FencedError
+        TURNS.labels("stopped" if stopped else "completed").inc()
+        data = {
+            "message_id": reply.message_id,
+            "seq": seq,
+            "finish_reason": reply.finish_reason,
+            "usage": reply.usage,
+            "backend": reply.backend,
+            "model": reply.model,
+            "scripted": reply.scripted,
+        }
+        await self._book.emit(ev.COMPLETED, data, last=True)
+        await self._on_commit(self._turn, material, reply.text, seq)
+
+    async def _fail(self, error: RapportError) -> None:
+        problem = {"retryable": error.status >= 500, "retry_after": None, **error.problem()}
+        TURNS.labels("failed").inc()
+
+        async def statement(connection: Any) -> bool:
+            return await turns.fail(connection, self.user_id, self.turn_id, self.epoch, problem, self._book.shown_text)
+
+        try:
+            if await patiently(self._tools.database, self.user_id, statement):
+                await self._book.emit(ev.FAILED, problem, last=True)
+        except (FencedError, OwnerMismatchError, StoreUnavailableError):
+            log.warning("turn_failure_not_told", turn_id=str(self.turn_id), code=error.code)
+
+    async def _hand_over(self) -> None:
+        """Leave the turn to whoever claims it first, at once."""
+
+        async def statement(connection: Any) -> None:
+            await turns.release(connection, self.user_id, self.turn_id, self.epoch, self._book.shown_text)
+
+        await patiently(self._tools.database, self.user_id, statement)
