@@ -72,6 +72,8 @@ _REFUSED = re.compile(
     r"unsupported|not supported|does not support|unrecogni[sz]ed|unknown|not permitted|extra_forbidden|extra inputs"
     r"|deprecated"
 )
+_NEEDED = {"model", "messages", "stream", "max_tokens", "max_completion_tokens"}
+"""Never left out: a reply without a limit may not end."""
 _PREFILL = re.compile(
     r"prefill|assistant (message|role|response).{0,60}(last|final|end)|(last|final) message.{0,60}(assistant|user)"
     r"|must end with (a )?user|consecutive assistant|2 or more assistant",
@@ -115,15 +117,13 @@ def _about_format(dialect: Dialect, text: str, _complaint: Complaint, sent: dict
 def _about_parameters(dialect: Dialect, text: str, complaint: Complaint, sent: dict[str, Any]) -> Dialect | None:
     if not _REFUSED.search(text):
         return None
-    if "max_completion_tokens" in text and dialect.max_tokens in sent:
-        if dialect.max_tokens == "max_tokens":
-            return replace(dialect, max_tokens="max_completion_tokens")
+    if "max_tokens" in sent and "max_completion_tokens" in text:
+        return replace(dialect, max_tokens="max_completion_tokens")
+    if "max_completion_tokens" in sent and "max_completion_tokens" in text and "use 'max_comp" not in text:
         return replace(dialect, max_tokens="max_tokens")
-    if "stream_options" in text or "include_usage" in text:
+    if "stream_options" in sent and ("stream_options" in text or "include_usage" in text):
         return replace(dialect, stream_usage=False)
     named = {
-        name
-        for name in sent.keys() - {"model", "messages", "stream"}
-        if name == complaint.param or re.search(rf"\b{re.escape(name)}\b", text)
+        name for name in sent.keys() - _NEEDED if name == complaint.param or re.search(rf"\b{re.escape(name)}\b", text)
     }
     return replace(dialect, dropped=dialect.dropped | named) if named else None

@@ -27,7 +27,7 @@ from service.llm.sse import EventStreamParser, EventStreamTooLongError
 from service.llm.transport import Watchdog, drain, open_session, read_capped
 from service.llm.wire import body_for
 
-LESSONS = 4
+LESSONS = 6
 """How many refused parameters or roles one call may work around before it gives up."""
 TAIL = 2.0
 """Seconds that a server may take between the finish reason and the end of its stream."""
@@ -51,12 +51,8 @@ class OpenAICompatibleBackend:
             **({"Authorization": f"Bearer {key}"} if key else {}),
             **config.headers,
         }
-        self._model = config.model
+        self.model = config.model
         self._dialects: dict[str, Dialect] = {}
-
-    @property
-    def model(self) -> str:
-        return self._model
 
     def dialect(self, model: str) -> Dialect:
         """How `model` is asked now."""
@@ -98,9 +94,9 @@ class OpenAICompatibleBackend:
 
     async def resolve_model(self) -> str:
         """Return the model of a request that names none: the configured one, else what the server has ready."""
-        if not self._model:
-            self._model = await self._loaded() or chat_model_of(await self.models(), backend=self.name)
-        return self._model
+        if not self.model:
+            self.model = await self._loaded() or chat_model_of(await self.models(), backend=self.name)
+        return self.model
 
     async def _loaded(self) -> str:
         """Ask LM Studio's native API what is in memory; another model would be loaded first, and may evict it."""

@@ -1,0 +1,1 @@
+"""A model server that fails on purpose, each way by its name."""
