@@ -1,0 +1,1 @@
+"""Conversations that were had elsewhere, brought in as messages and episodes."""
