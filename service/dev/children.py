@@ -109,6 +109,20 @@ def end_orphan(
             return
 
 
+def remember(process: subprocess.Popen[bytes], note: Path) -> None:
+    """Note the process so that a later owner can tell it from another that got its number."""
+    note.write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}")
+
+
+def end_remembered(note: Path, steps: Sequence[tuple[signal.Signals, float]]) -> None:
+    """End the noted process if it still runs. Only the holder of the directory's lock may ask."""
+    try:
+        pid, started = note.read_text().split()
+    except (FileNotFoundError, ValueError):
+        return
+    end_orphan(int(pid), lambda process: process.create_time() == float(started), steps)
+
+
 def free_port() -> int:
     """A loopback TCP port that nobody listened on a moment ago."""
     with socket.socket() as probe:

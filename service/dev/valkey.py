@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from service.dev import children
 from service.dev.accounts import Account, reachable_copy, service_account
 from service.dev.errors import ServerMissingError
@@ -92,12 +90,10 @@ class EmbeddedValkey:
         """Start it, or take over after a crash. Raises an `EmbeddedError` that says what to do."""
         self._directory.lock("Valkey's directory {path} is in use by process {pid}")  # Valkey itself takes none
         try:
-            self._clear_orphan()
+            children.end_remembered(self.home / "server.pid", STOP_STEPS)
             self.port = self._directory.port(self.port)
             self.process = children.spawn(self._command())
-            (self.home / "server.pid").write_text(
-                f"{self.process.pid} {psutil.Process(self.process.pid).create_time()}"
-            )
+            children.remember(self.process, self.home / "server.pid")
             children.wait_until(self._is_ready, self.process, self.log, name="Valkey", timeout=timeout)
         except BaseException:
             self.stop()
@@ -142,11 +138,3 @@ class EmbeddedValkey:
                 return b"+PONG" in answer  # "-LOADING" while the append-only file is read
         except OSError:
             return False
-
-    def _clear_orphan(self) -> None:
-        """We hold the lock, so a server that still runs on this directory lost its owner."""
-        try:
-            pid, started = (self.home / "server.pid").read_text().split()
-        except (FileNotFoundError, ValueError):
-            return
-        children.end_orphan(int(pid), lambda process: process.create_time() == float(started), STOP_STEPS)
