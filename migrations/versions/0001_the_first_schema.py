@@ -143,7 +143,7 @@ CREATE TABLE episodes (
     speaker text,
     route text NOT NULL,
     said_at timestamptz NOT NULL,
-    -- what the message says, with the dates that it means written out; its own words are in messages
+    -- what the message says, with the dates that it means written out (its own words are in messages)
     text text NOT NULL,
     traits smallint NOT NULL DEFAULT 0,
     -- keyed ids of the terms, and what each is worth to BM25 before its IDF
@@ -154,7 +154,7 @@ CREATE TABLE episodes (
     UNIQUE (user_id, conversation_id, seq)
 ) PARTITION BY HASH (user_id);
 
--- in how many of a user's episodes each term is; term 0 counts the episodes themselves. Kept by triggers.
+-- in how many of a user's episodes each term is, with the episodes themselves as term 0 (kept by triggers)
 CREATE TABLE term_counts (
     user_id uuid NOT NULL,
     term integer NOT NULL,
