@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
@@ -11,7 +12,10 @@ import orjson
 
 from memory.errors import StoreUnavailableError
 
-Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:  # generic in the stubs only
+    Connection = asyncpg.pool.PoolConnectionProxy
 
 # what a restart, a fail-over or a full pool looks like from here; anything else is a bug and stays visible
 AWAY = (
@@ -42,7 +46,7 @@ class PoolConfig:
     """False behind PgBouncer in transaction mode before 1.21, which can't keep prepared statements."""
 
 
-async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda value: b"\x01" + orjson.dumps(value), decoder=lambda raw: orjson.loads(raw[1:]), format="binary"
     )
