@@ -20,9 +20,9 @@ the store grows; recall is the same to the third digit."""
 # Function words of questions and small talk. Other languages have none here: their IDF keeps them low.
 FUNCTION_WORDS = """
 a an the of in on at to and or for with by from is are was were be been being am it its this that these those as i you
-he she they we me him her them us my your his their our do does did doing done have has had having will would could should
-can may might what which who whom whose when where why how not no if then than so but about into over after before up
-down out off just also there here some any all s t d ll m re ve don didn
+he she they we me him her them us my your his their our do does did doing done have has had having will would could
+should can may might what which who whom whose when where why how not no if then than so but about into over after before
+up down out off just also there here some any all s t d ll m re ve don didn
 """
 ENGLISH_STOP_WORDS = frozenset(FUNCTION_WORDS.split())
 

@@ -1,0 +1,41 @@
+"""What fits: ranked memories without repetitions, within a number of tokens."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+CHARACTERS_PER_TOKEN = 4
+"""Close enough for every tokenizer in use to plan with; the prompt is measured again before it is sent."""
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a text takes."""
+    return max(1, round(len(text) / CHARACTERS_PER_TOKEN))
+
+
+def distinct(ranked: Iterable[T], text: Callable[[T], str]) -> list[T]:
+    """Leave out what says the same words as something ranked above it."""
+    seen: set[str] = set()
+    kept = []
+    for item in ranked:
+        words = " ".join(re.findall(r"\w+", text(item).lower()))
+        if words not in seen:
+            seen.add(words)
+            kept.append(item)
+    return kept
+
+
+def within(ranked: Iterable[T], text: Callable[[T], str], *, token_budget: int, limit: int) -> list[T]:
+    """Take in order what still fits, skipping what doesn't, up to `limit` items."""
+    kept: list[T] = []
+    left = token_budget
+    for item in ranked:
+        if len(kept) == limit or left <= 0:
+            break
+        cost = tokens(text(item))
+        if cost <= left:
+            left -= cost
+            kept.append(item)
+    return kept
