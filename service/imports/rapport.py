@@ -82,14 +82,16 @@ class RapportParser:
         )
 
     def _side(self, speaker: str | None, role: Side | None) -> Side:
-        known = {self._user: "user", self._companion: "assistant"}
         if speaker is None and role is None:
             raise BrokenLineError('a line needs a "speaker" or a "role"')
         side: Side | None = role
-        if speaker is not None and speaker in known:
-            side = "user" if speaker == self._user else "assistant"
-        if side is None and speaker is not None:
-            side = self._guess(speaker)
+        if speaker is not None:
+            if speaker == self._user:
+                side = "user"
+            elif speaker == self._companion:
+                side = "assistant"
+            elif side is None:
+                side = self._guess(speaker)
         return side or "user"
 
     def _guess(self, speaker: str) -> Side:
