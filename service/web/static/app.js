@@ -1,0 +1,204 @@
+// The page put together: who is here, which conversation, and the paths between the parts.
+
+import { onSignedOut, readConversation } from "./api.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { addressOf, companionOf, Conversations, titleOf } from "./conversations.js";
+import { prepareDialogs } from "./dialogs.js";
+import { byId, make } from "./dom.js";
+import { Importer } from "./importer.js";
+import { MemoryPanel } from "./memory-panel.js";
+import { prepareMenu } from "./menu.js";
+import { preparePanels } from "./panels.js";
+import { Session, takeTokenFromAddress } from "./session.js";
+
+// Tabs of this browser tell each other what began; other devices are asked when one comes back to a tab.
+const tabs = new BroadcastChannel("rapport");
+
+const token = takeTokenFromAddress();
+prepareDialogs();
+const panels = preparePanels();
+
+const session = new Session({
+  changed: () => {
+    tabs.postMessage({ type: "session" });
+    void start();
+  },
+  failed: showBanner,
+});
+
+const conversations = new Conversations({
+  changed: (conversation) => {
+    if (chat.conversation?.id === conversation.id) {
+      Object.assign(chat.conversation, conversation);
+      showTitle(chat.conversation);
+    }
+    tabs.postMessage({ type: "conversation", conversation });
+  },
+  removed: (id) => {
+    tabs.postMessage({ type: "removed", id });
+    if (chat.conversation?.id === id) location.hash = "#/";
+  },
+  failed: showBanner,
+});
+
+const composer = new Composer({ onSend: (text) => chat.send(text), onStop: () => chat.stop() });
+
+const memory = new MemoryPanel(panels.memory, {
+  jump: (source) => {
+    if (matchMedia("(max-width: 52rem)").matches) panels.memory.set(false);
+    if (source.conversation_id === chat.conversation?.id) void attempt(() => chat.jumpTo(source.seq));
+    else location.hash = addressOf(source.conversation_id, source.seq);
+  },
+});
+
+const chat = new Chat({
+  conversations,
+  composer,
+  memory,
+  hooks: {
+    opened: showConversation,
+    changed: (conversation) => conversations.put(conversation),
+    started: (conversationId, turnId) => tabs.postMessage({ type: "turn", conversationId, turnId }),
+    failed: showBanner,
+  },
+});
+
+const importer = new Importer({
+  imported: () => {
+    memory.grewStale();
+    void attempt(() => conversations.load());
+  },
+  open: (id) => {
+    location.hash = addressOf(id);
+  },
+});
+
+function showConversation(conversation) {
+  byId("welcome").hidden = Boolean(conversation) && (conversation.last_seq !== 0 || Boolean(chat.exchange));
+  if (conversation && !conversation.id) return; // about to begin: only the welcome goes
+  conversations.setCurrent(conversation?.id ?? null);
+  showTitle(conversation);
+  if (!conversation) return;
+  const address = addressOf(conversation.id);
+  if (!location.hash.startsWith(address)) history.replaceState(null, "", address);
+}
+
+function showTitle(conversation) {
+  byId("title").textContent = titleOf(conversation);
+  document.title = conversation ? `${titleOf(conversation)} – Rapport` : "Rapport";
+  composer.setName(conversation?.companion?.name ?? "");
+  byId("subtitle").textContent = conversation
+    ? [
+        `With ${companionOf(conversation)}`,
+        conversation.route === "mature" ? "mature route" : "",
+        conversation.lock ? (conversation.lock.reason ? `locked: ${conversation.lock.reason}` : "locked") : "",
+      ].filter(Boolean).join(" · ")
+    : "";
+  byId("conversation-menu").hidden = !conversation;
+}
+
+function showBanner(problem, action = null) {
+  const text = [problem.title, problem.detail].filter(Boolean).join(". ").replace(/\.\.$/, ".");
+  const button = make("button", { type: "button", className: "button", textContent: action?.label ?? "Close" });
+  button.addEventListener("click", () => {
+    byId("banner").hidden = true;
+    action?.run();
+  });
+  byId("banner").replaceChildren(make("p", { textContent: text }), button);
+  byId("banner").hidden = false;
+}
+
+async function attempt(work) {
+  try {
+    await work();
+  } catch (problem) {
+    if (problem.title === undefined) throw problem; // a fault of the page, not an answer of the service
+    showBanner(problem, problem.retryable ? { label: "Try again", run: () => attempt(work) } : null);
+  }
+}
+
+/** Show what the address says: `#/c/<conversation>`, `#/c/<conversation>/<seq>`, or the beginning of a new one. */
+async function showAddress() {
+  const match = /^#\/c\/([\w-]+)(?:\/(\d+))?$/.exec(location.hash);
+  if (match && match[1] === chat.conversation?.id && !match[2]) return;
+  panels.rail.set(false);
+  if (!match) {
+    await chat.open(null);
+  } else {
+    const seq = match[2] ? Number(match[2]) : null;
+    const known = conversations.known.get(match[1]);
+    try {
+      const conversation = known ?? (await readConversation(match[1]));
+      conversations.put(conversation);
+      await chat.open(conversation, seq);
+    } catch (problem) {
+      if (problem.status !== 404) throw problem;
+      await chat.open(null);
+      history.replaceState(null, "", "#/");
+      showBanner({ title: "That conversation is not here", detail: "It was deleted, or belongs to someone else." });
+    }
+  }
+  if (!matchMedia("(pointer: coarse)").matches && !location.hash.match(/\/\d+$/)) composer.focus();
+}
+
+async function start(withToken = null) {
+  byId("banner").hidden = true;
+  await attempt(async () => {
+    try {
+      await session.begin(withToken);
+    } catch (problem) {
+      if (!withToken || problem.status === 0) throw problem;
+      showBanner({ title: "That token was not accepted", detail: problem.detail });
+      await session.begin(null);
+    }
+    memory.grewStale();
+    await conversations.load();
+    chat.conversation = null;
+    await showAddress();
+  });
+}
+
+onSignedOut(() => {
+  showBanner({ title: "Your session has ended", detail: "Sign in again to go on where you were." }, {
+    label: "Go on",
+    run: () => start(),
+  });
+});
+
+tabs.addEventListener("message", ({ data }) => {
+  if (data.type === "session") void start();
+  if (data.type === "turn") {
+    const known = conversations.known.get(data.conversationId);
+    if (known) known.active_turn_id = data.turnId;
+    if (chat.conversation?.id === data.conversationId && !chat.later) chat.follow(data.turnId);
+  }
+  if (data.type === "conversation") {
+    conversations.put(data.conversation);
+    if (chat.conversation?.id === data.conversation.id) showTitle(Object.assign(chat.conversation, data.conversation));
+  }
+  if (data.type === "removed") {
+    conversations.known.delete(data.id);
+    conversations.draw();
+    if (chat.conversation?.id === data.id) location.hash = "#/";
+  }
+});
+
+addEventListener("hashchange", () => {
+  const late = takeTokenFromAddress(); // a link with a token opened in a tab that already shows the page
+  void (late ? start(late).then(() => tabs.postMessage({ type: "session" })) : attempt(showAddress));
+});
+addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") void chat.lookAgain();
+});
+byId("new-conversation").addEventListener("click", () => conversations.askNew((made) => (location.hash = addressOf(made.id))));
+byId("welcome-companion").addEventListener("click", () => byId("new-conversation").click());
+byId("welcome-import").addEventListener("click", () => importer.ask());
+byId("import-open").addEventListener("click", () => importer.ask());
+document.querySelector("[data-skip]").addEventListener("click", (event) => {
+  event.preventDefault(); // the address belongs to the conversation
+  composer.focus();
+});
+prepareMenu(() => chat.conversation, conversations);
+
+void start(token);

@@ -1,0 +1,136 @@
+// One exchange: what the user said, the reply that grows under it, and everything that can happen in between.
+
+import { Problem } from "./api.js";
+import { Reader, announce } from "./dom.js";
+import { noticeElement } from "./messages.js";
+import { TurnFollower } from "./turns.js";
+
+const CONNECTION = { open: "", reconnecting: "Reconnecting…", lost: "Connection lost", done: "" };
+
+/**
+ * Sends (with `message`) or only follows (with `turnId`) a turn and shows it in `reply`.
+ *
+ * hooks: accepted(data), recalled(reply), connection(text), redraw(reply), ended(outcome) where the outcome is
+ * "completed", "failed" or "refused" (with the problem as second argument).
+ */
+export class Exchange {
+  constructor({ conversationId, thread, said = null, reply, message = null, turnId = null, failedTurn = null, hooks }) {
+    Object.assign(this, { conversationId, thread, said, reply, message, turnId, failedTurn, hooks });
+    this.reader = new Reader();
+    this.stopped = false;
+    this.follower = this.makeFollower();
+  }
+
+  makeFollower() {
+    return new TurnFollower({
+      conversationId: this.conversationId,
+      turnId: this.turnId,
+      message: this.message,
+      onEvent: (type, data) => this.take(type, data),
+      onState: (state) => this.connection(state),
+      onRefused: (problem) => this.refused(problem),
+    });
+  }
+
+  start() {
+    this.reply.wait(`${this.reply.name} is thinking`);
+    return this.follower.run();
+  }
+
+  close() {
+    this.follower.close();
+  }
+
+  connection(state) {
+    this.hooks.connection(CONNECTION[state]);
+    if (state === "lost") {
+      this.reply.showTrouble(Problem.unreachable(), [{ label: "Try again", run: () => this.follower.again() }]);
+    }
+  }
+
+  take(type, data) {
+    const handle = this[HANDLERS[type]];
+    handle?.call(this, data); // an event of a later version is no reason to stumble
+  }
+
+  accepted(data) {
+    if (data.duplicate && this.failedTurn === data.turn_id) {
+      this.sendAnew();
+      return;
+    }
+    this.turnId = data.turn_id;
+    this.reply.turnId = data.turn_id;
+    this.said?.settle({ id: data.message_id, seq: data.seq, createdAt: data.created_at });
+    this.said?.setState("");
+    this.hooks.accepted(data);
+  }
+
+  /** The key of the first try answers with the turn that failed; only a new key makes a new turn. */
+  sendAnew() {
+    this.follower.close();
+    this.failedTurn = null;
+    this.message = { ...this.message, client_message_id: crypto.randomUUID() };
+    this.follower = this.makeFollower();
+    this.follower.run();
+  }
+
+  recalled(data) {
+    this.reply.setRecalled(data.items ?? []);
+    this.hooks.recalled(this.reply);
+  }
+
+  delta(data) {
+    this.reply.append(data.text);
+    this.reader.add(data.text);
+    this.hooks.redraw(this.reply);
+  }
+
+  notice(data) {
+    this.thread.addBeside(noticeElement(data.kind, data.text), this.reply);
+    announce(data.text);
+  }
+
+  takenOver(data) {
+    if (data.grade !== "exact") this.reply.setState("Picked up by another server");
+  }
+
+  rebased(data) {
+    this.reply.replace(data.text ?? "");
+    if (!data.text) this.reply.wait(`${this.reply.name} starts again`);
+    this.reply.setState("Started again after an interruption");
+    this.reader.pending = data.text ?? "";
+    announce("The reply starts again.");
+  }
+
+  completed(data) {
+    this.reply.settle({ id: data.message_id, seq: data.seq, createdAt: new Date().toISOString() });
+    const finishReason = this.stopped ? "stopped" : data.finish_reason;
+    this.reply.finish({ finishReason, scripted: data.scripted, model: data.model });
+    this.reader.finish();
+    this.hooks.ended("completed", data);
+  }
+
+  failed(data) {
+    const problem = Problem.fromBody(data, data.status ?? 500);
+    this.reply.finish({ finishReason: "" });
+    this.reader.finish();
+    announce(`${problem.title}. ${problem.detail}`);
+    this.hooks.ended("failed", problem);
+  }
+
+  refused(problem) {
+    this.hooks.ended("refused", problem);
+    announce(`${problem.title}. ${problem.detail}`);
+  }
+}
+
+const HANDLERS = {
+  "turn.accepted": "accepted",
+  "memory.recalled": "recalled",
+  "reply.delta": "delta",
+  notice: "notice",
+  "turn.taken_over": "takenOver",
+  "turn.rebased": "rebased",
+  "turn.completed": "completed",
+  "turn.failed": "failed",
+};

@@ -1,0 +1,85 @@
+// One memory as a card: what, who said it when, why it came up, and what can be done about it.
+
+import { asDate, fromTemplate, make, shortDate } from "./dom.js";
+
+// The signals of recall, in words that need no manual.
+const REASONS = {
+  dense: "similar in meaning",
+  lexical: "shares words",
+  bm25: "shares words",
+  time: "from the time you named",
+  temporal: "from the time you named",
+  neighbour: "said right beside a match",
+  neighbor: "said right beside a match",
+  speaker: "said by whom you mean",
+  recent: "said lately",
+  newest: "the newest on this",
+  pinned: "pinned",
+  profile: "part of your profile",
+};
+
+const KINDS = { user: "about you", companion: "about your companion", both: "about you both", open_loop: "still open" };
+
+const LONG = 320; // characters shown before "Show all"
+
+export const reasonText = (why) => {
+  const reasons = Array.isArray(why) ? why : why ? [why] : [];
+  return reasons.map((reason) => REASONS[reason] ?? String(reason).replaceAll("_", " ")).join(", ");
+};
+
+/**
+ * @param item a memory as the API gives it
+ * @param options.strongest the highest score shown beside it; scores compare within one list only
+ * @param options.onJump, onCorrect, onForget controls appear for those that are given
+ */
+export function memoryCard(item, { strongest = 0, onJump, onCorrect, onForget } = {}) {
+  const { root, refs } = fromTemplate("t-memory");
+  root.classList.add(item.layer === "fact" ? "fact" : "episode");
+  showText(refs.text, item.text ?? "");
+  const date = asDate(item.said_at);
+  refs.said.textContent = [
+    item.speaker,
+    date ? shortDate(date) : "",
+    item.layer === "fact" ? KINDS[item.kind] ?? "a fact" : "",
+    item.status && item.status !== "active" ? item.status : "",
+  ].filter(Boolean).join(" · ");
+  if (date) refs.said.title = date.toLocaleString();
+  const quote = item.source?.quote;
+  if (quote && quote !== item.text) refs.said.before(make("p", { className: "card-quote", textContent: `“${quote}”` }));
+  showWhy(refs, item, strongest);
+  offer(refs.jump, onJump && item.source?.conversation_id ? onJump : null, item);
+  offer(refs.correct, onCorrect, item, root);
+  offer(refs.forget, onForget, item, root);
+  refs.jump.parentElement.hidden = refs.jump.hidden && refs.correct.hidden && refs.forget.hidden;
+  return root;
+}
+
+function showText(node, text) {
+  if (text.length <= LONG * 1.2) {
+    node.textContent = text;
+    return;
+  }
+  const more = make("button", { type: "button", className: "button button-link", textContent: "Show all" });
+  more.addEventListener("click", () => node.replaceChildren(text));
+  node.replaceChildren(`${text.slice(0, LONG)}… `, more);
+}
+
+function showWhy(refs, item, strongest) {
+  const words = reasonText(item.why);
+  const hasScore = typeof item.score === "number";
+  refs.why.textContent = words ? words[0].toUpperCase() + words.slice(1) : "";
+  refs.why.parentElement.hidden = !words && !hasScore;
+  if (!hasScore) return;
+  const score = item.score.toFixed(2);
+  refs.meter.hidden = false;
+  refs.meter.value = strongest > 0 ? Math.max(0, item.score / strongest) : 0;
+  refs.meter.title = `Score ${score}`;
+  refs.meter.setAttribute("aria-label", "Score");
+  refs.meter.textContent = score;
+  refs.meter.after(make("span", { className: "score", textContent: score }));
+}
+
+function offer(button, action, item, root) {
+  button.hidden = !action;
+  if (action) button.addEventListener("click", () => action(item, root));
+}
