@@ -9,6 +9,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import service
+from service.auth.config import AuthConfig
+from service.limits.config import LimitsConfig
 
 CHECKOUT = Path(service.__file__).parents[1]
 
@@ -57,6 +59,9 @@ class Settings(BaseSettings):
     auth_jwks: str = Field("", alias="AUTH_JWKS", description="Path or URL of the key set that signs users' tokens")
     auth_issuer: str = Field("rapport", alias="AUTH_ISSUER")
     auth_audience: str = Field("rapport", alias="AUTH_AUDIENCE")
+    auth_operator_role: str = Field("operator", alias="AUTH_OPERATOR_ROLE", description="The entry in a token's `roles` that makes an operator")
+    session_key_file: Path | None = Field(None, alias="RAPPORT_SESSION_KEY_FILE", description="Ed25519 PEM that signs anonymous sessions")
+    anonymous_sessions: bool = Field(default=True, alias="ANONYMOUS_SESSIONS")
     age_jwks: str = Field("", alias="AGE_JWKS", description="Path or URL of the key set that signs age assertions")
     age_issuer: str = Field("rapport", alias="AGE_ISSUER")
     routes_file: Path | None = Field(None, alias="RAPPORT_ROUTES", description="TOML of route policies; two built-in routes without it")
@@ -65,6 +70,12 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(60, ge=1, alias="RATE_LIMIT_REQUESTS_PER_MINUTE")
     anonymous_per_day: int = Field(100, ge=1, alias="RATE_LIMIT_ANONYMOUS_PER_DAY")
     authenticated_per_day: int = Field(1000, ge=1, alias="RATE_LIMIT_AUTHENTICATED_PER_DAY")
+    rate_limits: str = Field("", alias="RATE_LIMITS", description="More limits by kind: `import=10/hour, search=30/minute; 500/day`")
+    streams_per_user: int = Field(6, ge=1, alias="STREAMS_PER_USER")
+    streams_per_address: int = Field(60, ge=1, alias="STREAMS_PER_ADDRESS")
+    tokens_per_day: int = Field(0, ge=0, alias="TOKENS_PER_DAY", description="Model tokens a user may cause a day; 0 sets no quota")
+    instances: int = Field(1, ge=1, alias="RAPPORT_INSTANCES", description="Instances that share the database, for its connections and the limits")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), alias="ALLOWED_HOSTS", description="Host names this service answers to; any without")
     message_max_chars: int = Field(16_000, ge=1, alias="MESSAGE_MAX_CHARS")
     body_max_bytes: int = Field(1_048_576, ge=1024, alias="BODY_MAX_BYTES")
     import_max_bytes: int = Field(67_108_864, ge=1024, alias="IMPORT_MAX_BYTES")
@@ -83,7 +94,7 @@ class Settings(BaseSettings):
     learn_attempts: int = Field(5, ge=1, alias="LEARN_ATTEMPTS")
     worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS")
 
-    @field_validator("database_replica_urls", mode="before")
+    @field_validator("database_replica_urls", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -99,3 +110,29 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """The queue's own Redis; without one, the live state's (fine on one small machine)."""
         return self.dramatiq_broker_url.get_secret_value() or self.redis_url.get_secret_value()
+
+    @property
+    def auth(self) -> AuthConfig:
+        return AuthConfig(
+            home=self.home,
+            embedded=self.embedded,
+            jwks=self.auth_jwks,
+            issuer=self.auth_issuer,
+            audience=self.auth_audience,
+            operator_role=self.auth_operator_role,
+            session_key_file=self.session_key_file,
+            anonymous_sessions=self.anonymous_sessions,
+        )
+
+    @property
+    def limits(self) -> LimitsConfig:
+        return LimitsConfig(
+            redis_url=self.redis_url.get_secret_value() if self.redis_enabled else None,
+            per_minute=self.requests_per_minute,
+            anonymous_per_day=self.anonymous_per_day,
+            authenticated_per_day=self.authenticated_per_day,
+            overrides=self.rate_limits,
+            streams_per_user=self.streams_per_user,
+            streams_per_address=self.streams_per_address,
+            instances=self.instances,
+        )

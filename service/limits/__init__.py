@@ -1,0 +1,18 @@
+"""How much a caller may ask for, shared by all instances."""
+
+from service.limits.addresses import address_of
+from service.limits.config import LimitsConfig, Window, parse_windows
+from service.limits.errors import LimitsUnavailableError, RateLimitedError, TooManyStreamsError
+from service.limits.limiter import Allowance, Limits
+
+__all__ = [
+    "Allowance",
+    "Limits",
+    "LimitsConfig",
+    "LimitsUnavailableError",
+    "RateLimitedError",
+    "TooManyStreamsError",
+    "Window",
+    "address_of",
+    "parse_windows",
+]
