@@ -60,6 +60,7 @@ class ImportedMessage:
     content: str
     created_at: datetime
     external_id: str | None = None
+    chain: bytes | None = None
 
 
 CONVERSATION = """user_id, id, title, route, lock_reason, lock_epoch, companion_name, persona, time_zone, head_id, active_turn,
@@ -71,8 +72,8 @@ CREATE = f"""
 WITH owner AS (
     INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING
 )
-INSERT INTO conversations (user_id, id, title, route, companion_name, persona, time_zone, source, client_chain)
-VALUES ($1, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO conversations (user_id, id, title, route, companion_name, persona, time_zone, source)
+VALUES ($1, $4, $5, $6, $7, $8, $9, $10)
 RETURNING {CONVERSATION}
 """
 
@@ -88,7 +89,6 @@ async def create_conversation(
     persona: str = "",
     time_zone: str = "UTC",
     source: str = "native",
-    client_chain: bytes | None = None,
 ) -> Conversation:
     row = await connection.fetchrow(
         CREATE,
@@ -102,7 +102,6 @@ async def create_conversation(
         persona,
         time_zone,
         source,
-        client_chain,
     )
     return Conversation(*row)
 
@@ -205,10 +204,10 @@ WITH bumped AS (
 ), old AS (
     SELECT head_id FROM conversations WHERE user_id = $1 AND id = $2
 ), message AS (
-    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, role, speaker, content, created_at, external_id)
-    SELECT $1, $2, bumped.first + v.n - 1, v.id, coalesce(($3::uuid[])[v.n - 1], old.head_id), v.role, v.speaker, v.content, v.created_at, v.external_id
-    FROM bumped, old, unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[]) WITH ORDINALITY
-        AS v(id, role, speaker, content, created_at, external_id, n)
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, role, speaker, content, created_at, external_id, chain)
+    SELECT $1, $2, bumped.first + v.n - 1, v.id, coalesce(($3::uuid[])[v.n - 1], $10, old.head_id), v.role, v.speaker, v.content, v.created_at, v.external_id, v.chain
+    FROM bumped, old, unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::bytea[]) WITH ORDINALITY
+        AS v(id, role, speaker, content, created_at, external_id, chain, n)
     RETURNING 1
 ), work AS (
     INSERT INTO outbox (user_id, conversation_id) SELECT $1, $2 FROM bumped
@@ -218,8 +217,12 @@ SELECT first FROM bumped
 """
 
 
-async def append_imported(connection: Connection, user_id: UUID, conversation_id: UUID, messages: Sequence[ImportedMessage]) -> int:
+async def append_imported(
+    connection: Connection, user_id: UUID, conversation_id: UUID, messages: Sequence[ImportedMessage], *, parent_id: UUID | None = None
+) -> int:
     """Append messages that were said elsewhere, with the times at which they were said; gives the first one's seq.
+
+    They follow `parent_id`, by default the latest message.
 
     Raises `ConversationNotFoundError`, also while a reply is being written in the conversation.
     """
@@ -233,26 +236,33 @@ async def append_imported(connection: Connection, user_id: UUID, conversation_id
         [m.content for m in messages],
         [m.created_at for m in messages],
         [m.external_id for m in messages],
+        [m.chain for m in messages],
+        parent_id,
     )
     if first is None:
         raise ConversationNotFoundError("There is no such conversation, or a reply is being written in it.")
     return int(first)
 
 
-async def find_by_client_chain(connection: Connection, user_id: UUID, chains: Sequence[bytes]) -> tuple[UUID, bytes] | None:
-    """The conversation whose transcript a stateless client's history continues: the first of `chains` that is known."""
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A message found by its chain."""
+
+    conversation_id: UUID
+    message_id: UUID
+    chain: bytes
+
+
+async def find_by_chain(connection: Connection, user_id: UUID, chains: Sequence[bytes]) -> Linked | None:
+    """The message that ends the longest known part of a resent history; `chains` stand with the longest first."""
     row = await connection.fetchrow(
-        """SELECT c.id, c.client_chain FROM unnest($2::bytea[]) WITH ORDINALITY AS v(chain, n)
-        JOIN conversations c ON c.user_id = $1 AND c.client_chain = v.chain AND c.deleted_at IS NULL
-        ORDER BY v.n, c.updated_at DESC LIMIT 1""",
+        """SELECT m.conversation_id, m.id, m.chain FROM unnest($2::bytea[]) WITH ORDINALITY AS v(chain, n)
+        JOIN messages m ON m.user_id = $1 AND m.chain = v.chain
+        ORDER BY v.n, m.created_at DESC LIMIT 1""",
         user_id,
         list(chains),
     )
-    return None if row is None else (row["id"], row["client_chain"])
-
-
-async def set_client_chain(connection: Connection, user_id: UUID, conversation_id: UUID, chain: bytes) -> None:
-    await connection.execute("UPDATE conversations SET client_chain = $3 WHERE user_id = $1 AND id = $2", user_id, conversation_id, chain)
+    return None if row is None else Linked(*row)
 
 
 async def delete_conversation(connection: Connection, user_id: UUID, conversation_id: UUID) -> bool:

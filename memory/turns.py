@@ -5,6 +5,7 @@ locked row, so that no stale copy can let anyone through. Later steps are fenced
 claim raises, on the database's clock.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,6 +43,10 @@ class NewTurn:
     client_message_id: str | None = None
     speaker: str | None = None
     request: dict[str, Any] = field(default_factory=dict)
+    parent_id: UUID | None = None
+    """The message that this one answers; None for the latest. Another one starts a branch."""
+    answers: UUID | None = None
+    """A message of the user's that is answered once more; `content` and `message_id` are then its own."""
     leased: bool = True
     """False leaves the turn to a runner outside this process."""
 
@@ -54,6 +59,7 @@ class Accepted:
     created_at: datetime
     route: str
     lock_epoch: int
+    parent_id: UUID | None
     duplicate: bool = False
 
 
@@ -96,8 +102,8 @@ class Renewal:
     """The conversation was locked, deleted, or its assurance withdrawn since the turn was accepted."""
 
 
-ACCEPT = """
-WITH c AS (
+GATED = """
+c AS (
     SELECT id, route, lock_reason, lock_epoch, active_turn, head_id FROM conversations
     WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR UPDATE
 ), again AS (
@@ -105,37 +111,57 @@ WITH c AS (
     WHERE user_id = $1 AND conversation_id = $2 AND client_message_id = $3
 ), gate AS (
     SELECT c.route = ANY($4::text[]) AND (
-        NOT EXISTS (SELECT FROM unnest($5::text[]) AS gated(route) WHERE gated.route = c.route)
+        NOT c.route = ANY($5::text[])
         OR EXISTS (
             SELECT FROM age_assurances a JOIN unnest($5::text[], $6::text[]) AS need(route, level) ON need.level = a.level
             WHERE a.user_id = $1 AND need.route = c.route AND a.revoked_at IS NULL AND a.expires_at > now()
         )
     ) AS open FROM c
-), bumped AS (
-    UPDATE conversations t SET next_seq = t.next_seq + 1, head_id = $8, active_turn = $7, updated_at = now(),
-        title = CASE WHEN t.title = '' THEN left($9, 60) ELSE t.title END
-    FROM c, gate
-    WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL
-        AND NOT EXISTS (SELECT FROM again)
-    RETURNING t.next_seq - 1 AS seq, c.route, c.lock_epoch, c.head_id AS parent_id
-), message AS (
-    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, client_message_id, fingerprint)
-    SELECT $1, $2, seq, $8, parent_id, $7, 'user', $10, $9, $3, $11 FROM bumped
-    RETURNING seq, created_at
-), turn AS (
+)"""
+
+TURN_OF_BUMPED = """
+turn AS (
     INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, lease_until, route, lock_epoch, request, epoch, attempts)
-    SELECT $1, $7, $2, $8, 'running', CASE WHEN $13 THEN clock_timestamp() + $12 * interval '1 second' END, route, lock_epoch, $14,
-        CASE WHEN $13 THEN 1 ELSE 0 END, CASE WHEN $13 THEN 1 ELSE 0 END
+    SELECT $1, $7, $2, $8, 'running', CASE WHEN $10 THEN clock_timestamp() + $9 * interval '1 second' END, route, lock_epoch, $11,
+        CASE WHEN $10 THEN 1 ELSE 0 END, CASE WHEN $10 THEN 1 ELSE 0 END
     FROM bumped
 ), work AS (
     -- the reply will want to be learnt from too; if it never comes, this is when the message is learnt from alone
     INSERT INTO outbox (user_id, conversation_id, not_before) SELECT $1, $2, now() + interval '20 seconds' FROM bumped
     ON CONFLICT (user_id, conversation_id) DO NOTHING
 )
-SELECT c.route, c.lock_reason, c.lock_epoch, c.active_turn, gate.open, message.seq, message.created_at,
+SELECT c.route, c.lock_reason, c.lock_epoch, c.active_turn, gate.open, message.seq, message.created_at, message.parent_id,
     again.id AS again_id, again.seq AS again_seq, again.turn_id AS again_turn, again.fingerprint AS again_fingerprint,
     again.created_at AS again_created_at
-FROM c CROSS JOIN gate LEFT JOIN message ON true LEFT JOIN again ON true
+FROM c CROSS JOIN gate LEFT JOIN message ON true LEFT JOIN again ON true"""
+
+ACCEPT = f"""
+WITH {GATED}, parent AS (
+    SELECT m.id, m.chain FROM c JOIN messages m ON m.user_id = $1 AND m.conversation_id = $2 AND m.id = coalesce($16::uuid, c.head_id)
+), bumped AS (
+    UPDATE conversations t SET next_seq = t.next_seq + 1, head_id = $8, active_turn = $7, updated_at = now(),
+        title = CASE WHEN t.title = '' THEN left($12, 60) ELSE t.title END
+    FROM c, gate
+    WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL
+        AND NOT EXISTS (SELECT FROM again) AND ($16::uuid IS NULL OR EXISTS (SELECT FROM parent))
+    RETURNING t.next_seq - 1 AS seq, c.route, c.lock_epoch
+), message AS (
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, client_message_id, fingerprint, chain)
+    SELECT $1, $2, bumped.seq, $8, parent.id, $7, 'user', $13, $12, $3, $14,
+        CASE WHEN parent.id IS NULL OR parent.chain IS NOT NULL THEN sha256(coalesce(parent.chain, ''::bytea) || $15) END
+    FROM bumped LEFT JOIN parent ON true
+    RETURNING seq, created_at, parent_id
+), {TURN_OF_BUMPED}
+"""
+
+ANSWER_AGAIN = f"""
+WITH {GATED}, message AS (
+    SELECT seq, created_at, parent_id FROM messages WHERE user_id = $1 AND conversation_id = $2 AND id = $8 AND role = 'user'
+), bumped AS (
+    UPDATE conversations t SET head_id = $8, active_turn = $7, updated_at = now() FROM c, gate
+    WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL AND EXISTS (SELECT FROM message)
+    RETURNING c.route, c.lock_epoch
+), {TURN_OF_BUMPED}
 """
 
 
@@ -144,8 +170,7 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
 
     Raises a `TurnRefusedError`. The caller commits: only then is the message acknowledged.
     """
-    row = await connection.fetchrow(
-        ACCEPT,
+    common = (
         turn.user_id,
         turn.conversation_id,
         turn.client_message_id,
@@ -153,27 +178,44 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         list(gate.needs),
         list(gate.needs.values()),
         turn.turn_id,
-        turn.message_id,
-        turn.content,
-        turn.speaker,
-        turn.fingerprint,
+        turn.answers or turn.message_id,
         lease_seconds,
         turn.leased,
         turn.request,
     )
+    if turn.answers is not None:
+        row = await connection.fetchrow(ANSWER_AGAIN, *common)
+    else:
+        digest = said_digest("user", turn.content)
+        row = await connection.fetchrow(ACCEPT, *common, turn.content, turn.speaker, turn.fingerprint, digest, turn.parent_id)
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
     if row["again_id"] is not None:
         if row["again_fingerprint"] != turn.fingerprint:
             raise IdempotencyConflictError("This client_message_id was used for another message.")
-        return Accepted(row["again_turn"], row["again_id"], row["again_seq"], row["again_created_at"], row["route"], row["lock_epoch"], duplicate=True)
+        return Accepted(
+            row["again_turn"], row["again_id"], row["again_seq"], row["again_created_at"], row["route"], row["lock_epoch"], None, duplicate=True
+        )
     if row["lock_reason"] is not None:
         raise RouteLockedError(row["lock_reason"])
     if not row["open"]:
         raise AgeAssuranceRequiredError(f"The route {row['route']!r} asks for an age assurance.")
     if row["active_turn"] is not None:
         raise TurnInProgressError(row["active_turn"])
-    return Accepted(turn.turn_id, turn.message_id, row["seq"], row["created_at"], row["route"], row["lock_epoch"])
+    if row["seq"] is None:
+        raise ConversationNotFoundError("There is no such message in this conversation.")
+    message_id = turn.answers or turn.message_id
+    return Accepted(turn.turn_id, message_id, row["seq"], row["created_at"], row["route"], row["lock_epoch"], row["parent_id"])
+
+
+def said_digest(role: str, text: str) -> bytes:
+    """Digest of one message, for the chain by which a resent history is recognised.
+
+    A message's chain is sha256(its parent's chain, its own digest). Clients trim white space at the ends of what they
+    resend, and normalise line ends, so these don't count.
+    """
+    plain = text.strip().replace("\r\n", "\n")
+    return hashlib.sha256(f"{role}:{plain}".encode("utf-8", "surrogatepass")).digest()
 
 
 CLAIM = """
@@ -190,6 +232,25 @@ RETURNING t.user_id, t.id, t.conversation_id, t.user_message_id, t.epoch, t.atte
 async def claim(connection: Connection, lease_seconds: float, limit: int, turn_id: UUID | None = None) -> list[ClaimedTurn]:
     """Become the writer of turns that nobody writes: new ones left to a runner, or those whose writer's lease ran out."""
     return [ClaimedTurn(*row) for row in await connection.fetch(CLAIM, lease_seconds, limit, turn_id)]
+
+
+MAY_CONTINUE = """
+SELECT c.lock_reason IS NULL AND c.lock_epoch = t.lock_epoch AND c.route = t.route AND c.route = ANY($3::text[]) AND (
+    NOT c.route = ANY($4::text[])
+    OR EXISTS (
+        SELECT FROM age_assurances a JOIN unnest($4::text[], $5::text[]) AS need(route, level) ON need.level = a.level
+        WHERE a.user_id = $1 AND need.route = c.route AND a.revoked_at IS NULL AND a.expires_at > now()
+    )
+)
+FROM turns t JOIN conversations c ON c.user_id = t.user_id AND c.id = t.conversation_id
+WHERE t.user_id = $1 AND t.id = $2 AND c.deleted_at IS NULL
+"""
+
+
+async def may_continue(connection: Connection, turn: ClaimedTurn, gate: Gate) -> bool:
+    """Whether the gate that let the turn in would still let it go on."""
+    args = (list(gate.routes), list(gate.needs), list(gate.needs.values()))
+    return bool(await connection.fetchval(MAY_CONTINUE, turn.user_id, turn.turn_id, *args))
 
 
 RENEW = """
@@ -221,10 +282,11 @@ WITH done AS (
     FROM done WHERE c.user_id = $1 AND c.id = done.conversation_id
     RETURNING c.next_seq - 1 AS seq
 ), message AS (
-    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status)
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status, chain)
     SELECT $1, done.conversation_id, bumped.seq, $5, done.user_message_id, $2, 'assistant', $12, $6,
-        CASE WHEN $4 = 'stopped' THEN 'stopped' ELSE 'complete' END
-    FROM done, bumped RETURNING seq
+        CASE WHEN $4 = 'stopped' THEN 'stopped' ELSE 'complete' END, sha256(u.chain || $13)
+    FROM bumped, done JOIN messages u ON u.user_id = $1 AND u.id = done.user_message_id
+    RETURNING seq
 ), work AS (
     INSERT INTO outbox (user_id, conversation_id) SELECT $1, conversation_id FROM done
     ON CONFLICT (user_id, conversation_id) DO UPDATE SET not_before = now(), dispatched_at = NULL
@@ -252,6 +314,7 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         reply.scripted,
         reply.usage,
         reply.speaker,
+        said_digest("assistant", reply.text),
     )
     if seq is None:
         seq = await connection.fetchval("SELECT seq FROM messages WHERE user_id = $1 AND id = $2", user_id, reply.message_id)

@@ -48,7 +48,8 @@ class Buffer:
 
     owner: UUID
     conversation_id: UUID
-    last_seq: int
+    head_id: UUID | None
+    """The last message of `lines`: whoever uses them checks that they lead to what was said now."""
     companion_name: str
     persona: str
     time_zone: str
@@ -56,15 +57,15 @@ class Buffer:
     summary_seq: int
     lines: tuple[Line, ...]
 
-    def extended(self, lines: tuple[Line, ...], keep: int) -> Self:
+    def extended(self, lines: tuple[Line, ...], head_id: UUID, keep: int) -> Self:
         """The buffer with `lines` said after it, cut to the last `keep`."""
-        return replace(self, last_seq=lines[-1].seq, lines=(self.lines + lines)[-keep:])
+        return replace(self, head_id=head_id, lines=(self.lines + lines)[-keep:])
 
     def encode(self) -> bytes:
         return orjson.dumps(
             {
                 "owner": self.owner,
-                "last": self.last_seq,
+                "head": self.head_id,
                 "name": self.companion_name,
                 "persona": self.persona,
                 "zone": self.time_zone,
@@ -80,7 +81,7 @@ class Buffer:
         return cls(
             owner,
             conversation_id,
-            value["last"],
+            UUID(value["head"]) if value["head"] else None,
             value["name"],
             value["persona"],
             value["zone"],

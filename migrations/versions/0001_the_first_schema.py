@@ -50,7 +50,6 @@ CREATE TABLE conversations (
     persona text NOT NULL DEFAULT '',
     time_zone text NOT NULL DEFAULT 'UTC',
     source text NOT NULL DEFAULT 'native',
-    client_chain bytea,
     head_id uuid,
     active_turn uuid,
     next_seq bigint NOT NULL DEFAULT 1,
@@ -65,7 +64,6 @@ CREATE TABLE conversations (
     PRIMARY KEY (user_id, id)
 );
 CREATE INDEX conversations_recent ON conversations (user_id, updated_at DESC, id DESC) WHERE deleted_at IS NULL;
-CREATE INDEX conversations_client_chain ON conversations (user_id, client_chain) WHERE client_chain IS NOT NULL;
 
 CREATE TABLE messages (
     user_id uuid NOT NULL,
@@ -81,11 +79,13 @@ CREATE TABLE messages (
     client_message_id text,
     fingerprint bytea,
     external_id text,
+    chain bytea,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (user_id, conversation_id, seq),
     UNIQUE (user_id, id),
     UNIQUE (user_id, conversation_id, client_message_id)
 ) PARTITION BY HASH (user_id);
+CREATE INDEX messages_by_chain ON messages (user_id, chain) WHERE chain IS NOT NULL;
 
 CREATE TABLE turns (
     user_id uuid NOT NULL,

@@ -30,6 +30,8 @@ class Material:
     memories: tuple[RecalledItem, ...] = ()
     recall_ms: float = 0.0
     recall_tokens: int = 0
+    instructions: str = ""
+    """What the app says for this turn in the persona's place."""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -88,7 +90,7 @@ def build_request(material: Material, target: Target, *, prefix: str, reply_toke
 
 def _system(material: Material) -> str:
     buffer = material.buffer
-    persona = buffer.persona or DEFAULT_PERSONA.format(name=buffer.companion_name or "Rapport")
+    persona = material.instructions or buffer.persona or DEFAULT_PERSONA.format(name=buffer.companion_name or "Rapport")
     return f"{persona}\n\n{RULES}"
 
 

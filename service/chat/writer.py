@@ -61,7 +61,7 @@ class ReplyWriter:
         live: LiveReply,
         tools: Tools,
         gather: Callable[[], Awaitable[Material]],
-        on_commit: Callable[[ClaimedTurn, Material, str, int], Awaitable[None]],
+        on_commit: Callable[[ClaimedTurn, Material, Reply, int], Awaitable[None]],
     ) -> None:
         self.user_id: UUID = turn.user_id
         self.turn_id: UUID = turn.turn_id
@@ -256,7 +256,7 @@ class ReplyWriter:
             "scripted": reply.scripted,
         }
         await self._book.emit(ev.COMPLETED, data, last=True)
-        await self._on_commit(self._turn, material, reply.text, seq)
+        await self._on_commit(self._turn, material, reply, seq)
 
     async def _fail(self, error: RapportError) -> None:
         problem = {"retryable": error.status >= 500, "retry_after": None, **error.problem()}

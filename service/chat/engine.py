@@ -1,0 +1,352 @@
+"""One turn from the message to the stream, and the turns of this process as a whole."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+import structlog
+from uuid_utils.compat import uuid7
+
+from memory import turns
+from memory.errors import LongTermMemoryError, StoreUnavailableError, TurnInProgressError, TurnRefusedError
+from memory.postgres import Database
+from memory.transcript import Conversation, read_branch, read_conversation
+from memory.turns import Accepted, ClaimedTurn, Gate, NewTurn, Reply, StoredTurn
+from service.chat import events as ev
+from service.chat.follow import ReplyReader, accepted_event
+from service.chat.live import LiveReply
+from service.chat.metrics import RUNNING, TAKEOVERS, TURNS_REFUSED
+from service.chat.prompt import Material
+from service.chat.recall import Recaller, Vector
+from service.chat.writer import ReplyWriter, Tools
+from service.errors import UnavailableError
+from service.jobs import Jobs
+from sessions.replies import FIRST, Event, EventId, Log
+from sessions.state import Buffer, Line, Session
+from sessions.store import LiveState
+
+log = structlog.get_logger(__name__)
+
+BUFFER_LINES = 24
+"""Recent messages kept at hand; the prompt takes as many as fit."""
+MAX_ATTEMPTS = 6
+"""Writers that a turn may use up before it counts as poison."""
+CLAIM_SECONDS = 0.5
+"""Between looks for turns that nobody writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A user's message on its way in."""
+
+    user_id: UUID
+    conversation_id: UUID
+    content: str
+    client_message_id: str | None = None
+    speaker: str | None = None
+    request: dict[str, Any] | None = None
+    parent_id: UUID | None = None
+    """Say it after this message instead of the latest: a branch beside what followed it."""
+    answers: UUID | None = None
+    """Answer this message of the user's once more; `content` is then its text."""
+
+
+class ChatEngine:
+    """Accepts turns, writes their replies here (unless a runner does), follows them, takes over those of the dead."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        live: LiveState,
+        tools: Tools,
+        recaller: Recaller,
+        jobs: Jobs,
+        gate: Gate,
+        resumable: Callable[[], bool],
+        writes_here: bool,
+    ) -> None:
+        self._database = database
+        self._live = live
+        self._tools = tools
+        self._recaller = recaller
+        self._jobs = jobs
+        self._gate = gate
+        self._resumable = resumable
+        self._writes_here = writes_here
+        self._running: dict[UUID, LiveReply] = {}
+        self._writers: dict[UUID, ReplyWriter] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reader = ReplyReader(database, tools.replies, self._running, self._claim_one)
+        self.draining = False
+
+    # --- accept
+
+    async def send(self, message: Send) -> AsyncIterator[Sequence[Event]]:
+        """Accept the message and give its reply's stream. Raises before anything was written, or after all was."""
+        if self.draining:
+            raise UnavailableError("This instance is shutting down; the next one takes your message.", code="draining", retry_after=1)
+        new = NewTurn(
+            user_id=message.user_id,
+            conversation_id=message.conversation_id,
+            turn_id=uuid7(),
+            message_id=uuid7(),
+            content=message.content,
+            fingerprint=_fingerprint(message),
+            client_message_id=message.client_message_id,
+            speaker=message.speaker,
+            request=message.request or {},
+            parent_id=message.parent_id,
+            answers=message.answers,
+            leased=self._writes_here,
+        )
+        vector = self._recaller.embed(message.content)
+        found = asyncio.create_task(self._live.load(message.user_id, message.conversation_id))
+        try:
+            accepted = await self._accept(new)
+        except BaseException:
+            vector.cancel()
+            found.cancel()
+            raise
+        key = Log(message.user_id, message.conversation_id, accepted.turn_id)
+        if accepted.duplicate:
+            vector.cancel()
+            found.cancel()
+            return await self.follow(message.user_id, message.conversation_id, accepted.turn_id, None, duplicate=True)
+        first = ev.event(
+            FIRST,
+            ev.ACCEPTED,
+            ev.accepted_data(
+                accepted.turn_id, message.conversation_id, accepted.message_id, accepted.seq, accepted.created_at, resumable=self._resumable()
+            ),
+        )
+        if self._writes_here:
+            turn = _claimed(new, accepted)
+            line = Line(accepted.seq, "user", message.content, message.speaker)
+            self._start(turn, LiveReply(key, [first]), self._gather(turn, line, accepted.parent_id, found, vector))
+            return self._reader.events(key, None)
+        vector.cancel()
+        found.cancel()
+        return _after(first, self._reader.events(key, FIRST))
+
+    async def _accept(self, new: NewTurn) -> Accepted:
+        for attempt in (1, 2):
+            try:
+                async with self._database.as_user(new.user_id) as connection:
+                    return await turns.accept(connection, new, self._gate, self._tools.lease_seconds)
+            except asyncpg.UniqueViolationError:
+                # the same message came twice at once, and the other was first: look again, and find it
+                if attempt == 2:
+                    raise
+            except TurnInProgressError as error:
+                TURNS_REFUSED.labels(type(error).__name__).inc()
+                if attempt == 2 or new.client_message_id is None:
+                    raise
+            except TurnRefusedError as error:
+                TURNS_REFUSED.labels(type(error).__name__).inc()
+                raise
+        raise AssertionError("unreachable")
+
+    # --- follow, stop
+
+    async def read_turn(self, user_id: UUID, conversation_id: UUID, turn_id: UUID) -> StoredTurn:
+        async with self._database.as_user(user_id) as connection:
+            return await turns.read_turn(connection, user_id, conversation_id, turn_id)
+
+    async def follow(
+        self, user_id: UUID, conversation_id: UUID, turn_id: UUID, after: EventId | None, *, duplicate: bool = False
+    ) -> AsyncIterator[Sequence[Event]]:
+        """The turn's stream after `after`. Raises `ConversationNotFoundError` for anybody but its owner."""
+        turn = await self.read_turn(user_id, conversation_id, turn_id)
+        key = Log(user_id, conversation_id, turn_id)
+        if after is not None:
+            return self._reader.events(key, after)
+        return _after(accepted_event(turn, duplicate=duplicate), self._reader.events(key, FIRST))
+
+    async def stop(self, user_id: UUID, conversation_id: UUID, turn_id: UUID) -> tuple[str, str | None]:
+        """Stop the reply, wherever it is written; gives the turn's status and the last event's id when it has ended."""
+        await self.read_turn(user_id, conversation_id, turn_id)
+        async with self._database.as_user(user_id) as connection:
+            await turns.request_stop(connection, user_id, conversation_id, turn_id)
+        if writer := self._writers.get(turn_id):
+            writer.halt("stop")
+        last: str | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                async for batch in self._reader.events(Log(user_id, conversation_id, turn_id), None):
+                    last = str(batch[-1].id)
+        return (await self.read_turn(user_id, conversation_id, turn_id)).status, last
+
+    # --- write
+
+    def _start(self, turn: ClaimedTurn, live: LiveReply, gathering: Coroutine[Any, Any, Material]) -> None:
+        material = asyncio.ensure_future(gathering)
+
+        async def gathered() -> Material:
+            return await material
+
+        writer = ReplyWriter(turn, live, self._tools, gathered, self._committed)
+        self._running[turn.turn_id] = live
+        self._writers[turn.turn_id] = writer
+        task = asyncio.create_task(writer.run(), name=f"reply-{turn.turn_id}")
+        self._tasks.add(task)
+        RUNNING.inc()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            RUNNING.dec()
+            material.cancel()
+            self._tasks.discard(task)
+            if self._writers.get(turn.turn_id) is writer:
+                del self._writers[turn.turn_id]
+                del self._running[turn.turn_id]
+
+        task.add_done_callback(ended)
+
+    async def _gather(
+        self, turn: ClaimedTurn, line: Line, parent_id: UUID | None, found: Awaitable[Any], vector: Awaitable[Vector | None]
+    ) -> Material:
+        """Bring together what the prompt is made of: the live state (rebuilt if it is stale) and the recalled memories."""
+        live = await found
+        buffer = live.buffer
+        if buffer is None or buffer.head_id != parent_id:
+            buffer = await self._rebuild(turn, parent_id)
+        known = (turn.conversation_id, buffer.lines[0].seq if buffer.lines else line.seq)
+        recalled = await self._recaller.recall(
+            turn.user_id,
+            line.content,
+            await vector,
+            route=turn.route,
+            time_zone=buffer.time_zone,
+            names=tuple({name for name in (buffer.companion_name, line.speaker) if name}),
+            known=known,
+        )
+        extra = {"degraded": recalled.degraded}
+        instructions = turn.request.get("instructions", "")
+        return Material(line, buffer, recalled.items, recalled.elapsed_ms, recalled.tokens, instructions, extra)
+
+    async def _rebuild(self, turn: ClaimedTurn, parent_id: UUID | None) -> Buffer:
+        async with self._database.as_user(turn.user_id) as connection:
+            conversation = await read_conversation(connection, turn.user_id, turn.conversation_id)
+            branch = await read_branch(connection, turn.user_id, turn.conversation_id, parent_id, BUFFER_LINES) if parent_id else []
+        lines = tuple(Line(m.seq, m.role, m.content, m.speaker) for m in branch)
+        await self._live.save(_session(conversation), None)
+        return _buffer(conversation, parent_id, lines)
+
+    async def _committed(self, turn: ClaimedTurn, material: Material, reply: Reply, seq: int) -> None:
+        """After the commit: the live copy, and a wake-up for the learner. Neither may fail the turn."""
+        line = Line(seq, "assistant", reply.text, reply.speaker)
+        await self._live.save(None, material.buffer.extended((material.message, line), reply.message_id, BUFFER_LINES))
+        await self._jobs.wake_learner(turn.user_id, turn.conversation_id)
+
+    # --- take over
+
+    async def run_takeovers(self) -> None:
+        """Look for turns that nobody writes, for ever; cancelled at shutdown."""
+        while True:
+            await asyncio.sleep(CLAIM_SECONDS)
+            if not self.draining:
+                await self._claim(None)
+
+    async def _claim_one(self, turn_id: UUID) -> None:
+        if not self.draining:
+            await self._claim(turn_id)
+
+    async def _claim(self, turn_id: UUID | None) -> None:
+        try:
+            async with self._database.system() as connection:
+                claimed = await turns.claim(connection, self._tools.lease_seconds, 8, turn_id)
+        except StoreUnavailableError:
+            return
+        for turn in claimed:
+            if turn.epoch > FIRST.epoch:
+                TAKEOVERS.inc()
+                log.info("turn_taken_over", turn_id=str(turn.turn_id), epoch=turn.epoch)
+            try:
+                await self._take_over(turn)
+            except LongTermMemoryError as error:
+                log.warning("takeover_failed", turn_id=str(turn.turn_id), error=type(error).__name__)
+
+    async def _take_over(self, turn: ClaimedTurn) -> None:
+        async with self._database.as_user(turn.user_id) as connection:
+            stored = await turns.read_turn(connection, turn.user_id, turn.conversation_id, turn.turn_id)
+            branch = await read_branch(connection, turn.user_id, turn.conversation_id, turn.user_message_id, 1)
+            if turn.attempts > MAX_ATTEMPTS or not await turns.may_continue(connection, turn, self._gate):
+                code = "route_locked" if turn.attempts <= MAX_ATTEMPTS else "turn_poisoned"
+                problem = UnavailableError("This reply could not be finished. Your message is kept; try again.", code=code).problem()
+                await turns.fail(connection, turn.user_id, turn.turn_id, turn.epoch, {**problem, "retryable": True}, turn.checkpoint)
+                return
+        message = branch[-1]
+        line = Line(stored.user_seq, "user", message.content, message.speaker)
+        key = Log(turn.user_id, turn.conversation_id, turn.turn_id)
+        events = [accepted_event(stored)] if turn.epoch == FIRST.epoch else []
+        found = self._live.load(turn.user_id, turn.conversation_id)
+        self._start(turn, LiveReply(key, events), self._gather(turn, line, message.parent_id, found, self._recaller.embed(line.content)))
+
+    # --- shut down
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more turns, let replies finish for `seconds`, then hand the rest over."""
+        self.draining = True
+        deadline = time.monotonic() + seconds
+        while self._tasks and time.monotonic() < deadline:
+            await asyncio.wait(set(self._tasks), timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+        for writer in list(self._writers.values()):
+            writer.halt("drain")
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=3)
+        for task in set(self._tasks):
+            task.cancel()
+
+
+def _fingerprint(message: Send) -> bytes:
+    canonical = orjson.dumps([message.content, message.speaker, message.request or {}], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).digest()
+
+
+def _claimed(new: NewTurn, accepted: Accepted) -> ClaimedTurn:
+    return ClaimedTurn(
+        user_id=new.user_id,
+        turn_id=accepted.turn_id,
+        conversation_id=new.conversation_id,
+        user_message_id=accepted.message_id,
+        epoch=FIRST.epoch,
+        attempts=1,
+        checkpoint="",
+        request=new.request,
+        route=accepted.route,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _buffer(conversation: Conversation, head_id: UUID | None, lines: tuple[Line, ...]) -> Buffer:
+    return Buffer(
+        owner=conversation.user_id,
+        conversation_id=conversation.id,
+        head_id=head_id,
+        companion_name=conversation.companion_name,
+        persona=conversation.persona,
+        time_zone=conversation.time_zone,
+        summary=conversation.summary,
+        summary_seq=0,
+        lines=lines,
+    )
+
+
+def _session(conversation: Conversation) -> Session:
+    return Session(
+        conversation.user_id, conversation.id, conversation.route, conversation.lock_reason, conversation.lock_epoch, ()
+    )
+
+
+async def _after(first: Event, rest: AsyncIterator[Sequence[Event]]) -> AsyncIterator[Sequence[Event]]:
+    yield (first,)
+    async for batch in rest:
+        yield batch

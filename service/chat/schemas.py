@@ -1,0 +1,192 @@
+"""What the native API takes and gives."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from memory.transcript import Conversation, Message
+from memory.turns import StoredTurn
+
+
+def _plain(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("a NUL byte can't be stored; remove it")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("half of a character (a lone surrogate) can't be stored; send whole characters")
+    return text
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("not a time zone of the IANA database, such as Europe/Lisbon")
+    return ZoneInfo(name).key
+
+
+Text = Annotated[str, AfterValidator(_plain)]
+TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_zone)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
+
+
+class Companion(Body):
+    """Who talks with the user."""
+
+    name: Text = Field("", max_length=80, examples=["Melanie"])
+    persona: Text = Field("", max_length=8000, examples=["You are Melanie, an old friend who paints."])
+
+
+class NewConversation(Body):
+    title: Text = Field("", max_length=200)
+    route: str = Field("general", max_length=40, description="The policy the conversation is on; it can't be changed later", examples=["general"])
+    companion: Companion = Companion()
+    time_zone: TimeZone = "UTC"
+
+
+class ConversationChange(Body):
+    title: Text | None = Field(None, max_length=200)
+    companion: Companion | None = None
+
+
+class LockRequest(Body):
+    reason: Text = Field("user", min_length=1, max_length=200, examples=["parent"])
+
+
+class Lock(BaseModel):
+    reason: str
+    epoch: int
+
+
+class ConversationView(BaseModel):
+    id: UUID
+    title: str
+    route: str
+    lock: Lock | None
+    companion: Companion
+    time_zone: str
+    created_at: datetime
+    updated_at: datetime
+    last_seq: int
+    active_turn_id: UUID | None
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> "ConversationView":
+        return cls(
+            id=conversation.id,
+            title=conversation.title,
+            route=conversation.route,
+            lock=Lock(reason=conversation.lock_reason, epoch=conversation.lock_epoch) if conversation.lock_reason else None,
+            companion=Companion.model_construct(name=conversation.companion_name, persona=conversation.persona),
+            time_zone=conversation.time_zone,
+            created_at=conversation.created_at,
+            updated_at=conversation.updated_at,
+            last_seq=conversation.last_seq,
+            active_turn_id=conversation.active_turn,
+        )
+
+
+class ConversationPage(BaseModel):
+    items: list[ConversationView]
+    next_cursor: str | None
+
+
+class MessageView(BaseModel):
+    id: UUID
+    seq: int
+    parent_id: UUID | None
+    role: Literal["user", "assistant", "system"]
+    speaker: str | None
+    content: str
+    created_at: datetime
+    turn_id: UUID | None
+    status: Literal["complete", "stopped"]
+
+    @classmethod
+    def of(cls, message: Message) -> "MessageView":
+        return cls.model_construct(
+            id=message.id,
+            seq=message.seq,
+            parent_id=message.parent_id,
+            role=message.role,
+            speaker=message.speaker,
+            content=message.content,
+            created_at=message.created_at,
+            turn_id=message.turn_id,
+            status=message.status,
+        )
+
+
+class MessagePage(BaseModel):
+    items: list[MessageView]
+    next_before: int | None = Field(description="Pass as `before` for the page of older messages")
+
+
+class NewTurn(Body):
+    content: Text = Field(min_length=1, description="What the user says", examples=["Do you remember where I moved?"])
+    client_message_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Made once per message by the client: sending it again gives the same turn and its stream",
+    )
+    backend: str | None = Field(None, max_length=64, description="Ask a named backend of the conversation's route first")
+    speaker: Text | None = Field(None, max_length=80)
+
+
+class TurnView(BaseModel):
+    id: UUID
+    conversation_id: UUID
+    status: Literal["running", "completed", "stopped", "failed"]
+    epoch: int = Field(description="How many writers the reply has had")
+    user_message_id: UUID
+    reply_message_id: UUID | None
+    text: str = Field(description="The reply; while it is being written, or after a failure, what was kept of it")
+    finish_reason: str | None
+    backend: str | None
+    model: str | None
+    scripted: bool
+    usage: dict[str, int] | None
+    failure: dict[str, Any] | None
+    created_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, turn: StoredTurn) -> "TurnView":
+        return cls.model_construct(
+            id=turn.id,
+            conversation_id=turn.conversation_id,
+            status=turn.status,
+            epoch=turn.epoch,
+            user_message_id=turn.user_message_id,
+            reply_message_id=turn.reply_message_id,
+            text=turn.reply if turn.reply is not None else turn.checkpoint,
+            finish_reason=turn.finish_reason,
+            backend=turn.backend,
+            model=turn.model,
+            scripted=turn.scripted,
+            usage=turn.usage,
+            failure=turn.failure,
+            created_at=turn.created_at,
+            finished_at=turn.finished_at,
+        )
+
+
+class Stopped(BaseModel):
+    turn_id: UUID
+    status: Literal["running", "completed", "stopped", "failed"]
+    last_event_id: str | None = Field(description="The last event that a reader can have been shown")
+
+
+class Problem(BaseModel):
+    """Every error of this API (RFC 9457). `code` is stable; `detail` says what to do."""
+
+    type: str = Field(examples=["urn:rapport:problem:conversation_not_found"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["conversation_not_found"])
