@@ -1,0 +1,134 @@
+"""`rapport import FILE --user NAME`: straight into the store, with a bar that shows how far it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from memory.embedders import MiniLmEmbedder
+from memory.errors import LongTermMemoryError
+from memory.ports import Embedder
+from memory.postgres import Database, PoolConfig
+from memory.transcript import Owner
+from service.auth.principal import derive_user_id
+from service.errors import RapportError, translate
+from service.imports.neutral import neutral_lines
+from service.imports.service import ImportOptions, ImportReport, import_conversation
+from service.settings import Settings
+
+PORTION = 8_192
+"""Bytes read at once: about a chunk of messages, so that the bar moves evenly."""
+SHOWN_ERRORS = 20
+
+
+def import_file(
+    settings: Settings,
+    path: Path,
+    user: str,
+    options: ImportOptions,
+    *,
+    conversation: str | None = None,
+    console: Console | None = None,
+) -> int:
+    """Import the file for `user`, as `rapport token --user` names them; gives the exit status.
+
+    `options.format` may also be "neutral", with `conversation` choosing one of the file. 0: imported, or here already;
+    1: imported, but lines were broken; 2: nothing was imported.
+    """
+    console = console or Console(stderr=True)
+    owner = Owner(derive_user_id(settings.auth_issuer, user), settings.auth_issuer, user)
+    try:
+        report = asyncio.run(_run(settings, path, owner, options, conversation, console))
+    except (RapportError, LongTermMemoryError) as error:
+        problem = translate(error)
+        console.print(f"[red]Not imported.[/red] {problem.detail}", highlight=False)
+        return 2
+    except OSError as error:
+        console.print(f"[red]Not imported.[/red] {path}: {error.strerror or error}", highlight=False, markup=True)
+        return 2
+    _tell(report, console)
+    return 1 if report.broken else 0
+
+
+async def _run(
+    settings: Settings, path: Path, owner: Owner, options: ImportOptions, conversation: str | None, console: Console
+) -> ImportReport:
+    if options.format == "neutral":
+        chunks: Iterable[bytes] = list(neutral_lines(path, conversation))
+        options = replace(options, format="rapport")
+        size = sum(map(len, chunks))
+    else:
+        size = path.stat().st_size
+        chunks = _portions(path)
+    if not options.title:
+        options = replace(options, title="" if conversation else path.stem[:200])
+    database = Database(PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
+    embedder = MiniLmEmbedder()
+    try:
+        with _bar(console) as bar:
+            return await _with_bar(bar, size, database, embedder, owner, chunks, options)
+    finally:
+        await embedder.aclose()
+        await database.close()
+
+
+async def _with_bar(
+    bar: Progress,
+    size: int,
+    database: Database,
+    embedder: Embedder,
+    owner: Owner,
+    chunks: Iterable[bytes],
+    options: ImportOptions,
+) -> ImportReport:
+    task = bar.add_task("", total=size, messages="")
+    read = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal read
+        for chunk in chunks:
+            read += len(chunk)
+            yield chunk
+
+    def show(report: ImportReport) -> None:
+        bar.update(task, completed=read, messages=f"{report.imported + report.duplicates:,} messages")
+
+    report = await import_conversation(database, embedder, owner, source(), options, progress=show)
+    bar.update(task, completed=size)
+    return report
+
+
+def _portions(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while portion := file.read(PORTION):
+            yield portion
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("Importing"),
+        BarColumn(),
+        DownloadColumn(),
+        TextColumn("{task.fields[messages]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _tell(report: ImportReport, console: Console) -> None:
+    for line, reason in report.errors[:SHOWN_ERRORS]:
+        console.print(f"line {line}: {reason}", style="yellow", highlight=False, markup=False)
+    if report.broken > SHOWN_ERRORS:
+        console.print(f"… and {report.broken - SHOWN_ERRORS:,} more broken lines", style="yellow", highlight=False)
+    if report.already_there:
+        said = f"Nothing new: all {report.duplicates:,} messages were imported before"
+    else:
+        said = f"{report.imported:,} messages imported"
+        if report.duplicates:
+            said += f", {report.duplicates:,} were here already"
+    if report.skipped:
+        said += f", {report.skipped:,} lines skipped (hidden, empty or system)"
+    console.print(f"{said}. Conversation {report.conversation_id}", highlight=False)

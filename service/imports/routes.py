@@ -1,0 +1,120 @@
+"""POST /v1/conversations/import: a conversation from elsewhere, as it streams in."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response, status
+from starlette.requests import ClientDisconnect
+
+from service.auth.dependencies import Caller
+from service.chat.schemas import Problem
+from service.dependencies import Context
+from service.errors import InvalidRequestError, RapportError, TooLargeError
+from service.imports.schemas import ImportQuery, ImportResult
+from service.imports.service import ImportOptions, import_conversation
+from service.limits import address_of
+
+router = APIRouter(prefix="/v1/conversations", tags=["import and export"])
+
+EMBED_SECONDS = 20.0
+"""How long an upload waits for vectors; proxies give up on an answer after 30 or 60 s."""
+
+RESPONSES: dict[int | str, dict[str, object]] = {
+    200: {"model": ImportResult, "description": "Everything in the file was here already"},
+    **{
+        code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
+        for code, text in {
+            401: "No valid token",
+            409: "`turn_in_progress`: a reply is being written in the conversation that this file was imported into",
+            413: "`import_too_large`",
+            415: "`unsupported_media_type`: send the file itself as the body",
+            422: "`import_format`, `import_empty`, `unknown_route` or `invalid_request`",
+            429: "`rate_limited`",
+            503: "`store_unavailable`: send the file again; what is there already is not taken in twice",
+        }.items()
+    },
+}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            media: {
+                "schema": {"type": "string", "format": "binary"},
+                "example": '{"speaker": "Caroline", "text": "Hey Mel!", "at": "2023-05-08T13:56:00Z", "id": "D1:1"}\n'
+                '{"speaker": "Melanie", "text": "Hey Caroline!", "at": "2023-05-08T13:57:00Z", "id": "D1:2"}\n',
+            }
+            for media in ("application/x-ndjson", "application/jsonl", "text/plain")
+        },
+    }
+}
+
+
+class UnsupportedMediaError(RapportError):
+    status, code, title = 415, "unsupported_media_type", "This kind of body can't be read"
+
+
+@router.post(
+    "/import",
+    status_code=status.HTTP_201_CREATED,
+    responses=RESPONSES,
+    openapi_extra=BODY,
+    summary="Import a conversation",
+)
+async def import_file(
+    request: Request, response: Response, caller: Caller, context: Context, wish: Annotated[ImportQuery, Query()]
+) -> ImportResult:
+    """One message a line, as JSON: Rapport's own form (docs/import.md) or SillyTavern's chat files.
+
+    Messages can be recalled at once and are learnt from in the background. A broken line is told by its number, and
+    the rest goes in. The same file again adds nothing; a file that has grown adds what is new.
+    """
+    if wish.route not in context.policies.gate.routes:
+        known = ", ".join(context.policies.gate.routes)
+        raise InvalidRequestError(f"There is no route {wish.route!r}; there are: {known}.", code="unknown_route")
+    maximum = context.settings.import_max_bytes
+    _check_headers(request, maximum)
+    await context.limits.check(caller, address_of(request), "import")
+    report = await import_conversation(
+        context.database,
+        context.embedder,
+        caller.owner,
+        _capped(request, maximum),
+        ImportOptions(wish.format, wish.title, wish.route, wish.time_zone, EMBED_SECONDS),
+    )
+    if report.conversation_id is None:
+        raise RapportError("The import ended without a conversation.")
+    await context.live.forget(report.conversation_id)
+    if report.already_there:
+        response.status_code = status.HTTP_200_OK
+    return ImportResult.of(report, report.conversation_id)
+
+
+def _check_headers(request: Request, maximum: int) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("multipart/"):
+        raise UnsupportedMediaError("Send the file itself as the body, not a form: curl --data-binary @chat.jsonl")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaError("Send the file unpacked.")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > maximum:
+        raise _too_large(maximum)
+
+
+def _too_large(maximum: int) -> TooLargeError:
+    return TooLargeError(
+        f"An import may have {maximum:,} bytes. Split the file: its parts go into one conversation when each begins"
+        " with the same header and first message.",
+        code="import_too_large",
+    )
+
+
+async def _capped(request: Request, maximum: int) -> AsyncIterator[bytes]:
+    received = 0
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > maximum:
+                raise _too_large(maximum)
+            yield chunk
+    except ClientDisconnect as error:
+        raise InvalidRequestError("The upload broke off; send it again.", code="import_interrupted") from error
