@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +10,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from memory.embedders import MiniLmEmbedder
 from memory.errors import LongTermMemoryError
-from memory.ports import Embedder
 from memory.postgres import Database, PoolConfig
 from memory.transcript import Owner
 from service.auth.principal import derive_user_id
@@ -41,64 +40,56 @@ def import_file(
     console = console or Console(stderr=True)
     owner = Owner(derive_user_id(settings.auth_issuer, user), settings.auth_issuer, user)
     try:
-        report = asyncio.run(_run(settings, path, owner, options, conversation, console))
+        file = _open(path, options, conversation)
+        report = asyncio.run(_run(settings.database_url.get_secret_value(), owner, file, console))
     except (RapportError, LongTermMemoryError) as error:
-        problem = translate(error)
-        console.print(f"[red]Not imported.[/red] {problem.detail}", highlight=False)
+        console.print(f"Not imported. {translate(error).detail}", style="red", highlight=False, markup=False)
         return 2
     except OSError as error:
-        console.print(f"[red]Not imported.[/red] {path}: {error.strerror or error}", highlight=False, markup=True)
+        console.print(f"Not imported. {path}: {error.strerror or error}", style="red", highlight=False, markup=False)
         return 2
     _tell(report, console)
     return 1 if report.broken else 0
 
 
-async def _run(
-    settings: Settings, path: Path, owner: Owner, options: ImportOptions, conversation: str | None, console: Console
-) -> ImportReport:
+@dataclass(frozen=True, slots=True)
+class _File:
+    chunks: Iterable[bytes]
+    size: int
+    options: ImportOptions
+
+
+def _open(path: Path, options: ImportOptions, conversation: str | None) -> _File:
     if options.format == "neutral":
-        chunks: Iterable[bytes] = list(neutral_lines(path, conversation))
-        options = replace(options, format="rapport")
-        size = sum(map(len, chunks))
-    else:
-        size = path.stat().st_size
-        chunks = _portions(path)
-    if not options.title:
-        options = replace(options, title="" if conversation else path.stem[:200])
-    database = Database(PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
+        lines = list(neutral_lines(path, conversation))
+        return _File(lines, sum(map(len, lines)), replace(options, format="rapport"))
+    return _File(_portions(path), path.stat().st_size, replace(options, default_title=path.stem[:200]))
+
+
+async def _run(dsn: str, owner: Owner, file: _File, console: Console) -> ImportReport:
+    database = Database(PoolConfig(dsn, size=2, overflow=2))
     embedder = MiniLmEmbedder()
-    try:
-        with _bar(console) as bar:
-            return await _with_bar(bar, size, database, embedder, owner, chunks, options)
-    finally:
-        await embedder.aclose()
-        await database.close()
-
-
-async def _with_bar(
-    bar: Progress,
-    size: int,
-    database: Database,
-    embedder: Embedder,
-    owner: Owner,
-    chunks: Iterable[bytes],
-    options: ImportOptions,
-) -> ImportReport:
-    task = bar.add_task("", total=size, messages="")
     read = 0
 
     async def source() -> AsyncIterator[bytes]:
         nonlocal read
-        for chunk in chunks:
+        for chunk in file.chunks:
             read += len(chunk)
             yield chunk
 
-    def show(report: ImportReport) -> None:
-        bar.update(task, completed=read, messages=f"{report.imported + report.duplicates:,} messages")
+    try:
+        with _bar(console) as bar:
+            task = bar.add_task("", total=file.size, messages="")
 
-    report = await import_conversation(database, embedder, owner, source(), options, progress=show)
-    bar.update(task, completed=size)
-    return report
+            def show(report: ImportReport) -> None:
+                bar.update(task, completed=read, messages=f"{report.imported + report.duplicates:,} messages")
+
+            report = await import_conversation(database, embedder, owner, source(), file.options, progress=show)
+            bar.update(task, completed=file.size)
+            return report
+    finally:
+        await embedder.aclose()
+        await database.close()
 
 
 def _portions(path: Path) -> Iterator[bytes]:

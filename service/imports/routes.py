@@ -79,7 +79,7 @@ async def import_file(
         context.embedder,
         caller.owner,
         _capped(request, maximum),
-        ImportOptions(wish.format, wish.title, wish.route, wish.time_zone, EMBED_SECONDS),
+        ImportOptions(wish.format, wish.title, route=wish.route, time_zone=wish.time_zone, embed_seconds=EMBED_SECONDS),
     )
     if report.conversation_id is None:
         raise RapportError("The import ended without a conversation.")

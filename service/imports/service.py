@@ -44,6 +44,8 @@ class NothingToImportError(InvalidRequestError):
 class ImportOptions:
     format: str = "auto"
     title: str = ""
+    default_title: str = ""
+    """Taken when neither the caller nor the file gives one."""
     route: str = "general"
     time_zone: str | None = None
     """Where the writer's clock stood, for times without a zone; the file's own header goes first."""
@@ -185,7 +187,7 @@ class _Import:
             self._owner,
             self._key or b"",
             route=self._options.route,
-            title=self._options.title or header.title,
+            title=self._options.title or header.title or self._options.default_title,
             companion_name=header.companion or "",
             time_zone=header.time_zone or self._options.time_zone or "UTC",
         )
