@@ -1,15 +1,26 @@
 """Find the conversation that a stateless client means: by name, else by the history that it sends along.
 
-A client of Chat Completions resends everything each time. The chain is a hash over what came before the new message;
-the conversation keeps the chain of what it would be sent next, so that a history is recognised with one look-up, and
-nothing of it is stored twice.
+A client of Chat Completions resends everything each time. Every message here keeps a chain, a digest of all that leads
+up to it, so that the longest known part of a history is found with one look-up: what follows it is added, what was
+known is not stored again.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
+from memory import transcript
+from memory.postgres import Database
+from memory.transcript import ImportedMessage, Owner
+from memory.turns import said_digest
 from service.openai.schemas import ChatMessageIn
+
+PREFIXES = 64
+"""How far back from its end a history is looked for; a client that edited more than that begins a new conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +29,71 @@ class Said:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new message belongs."""
+
+    conversation_id: UUID
+    parent_id: UUID | None = None
+    """None: after the latest message."""
+    answers: UUID | None = None
+    """The message is there already: it is to be answered once more."""
+
+
 def spoken(messages: Sequence[ChatMessageIn]) -> list[Said]:
     """The messages of the two sides; instructions and tool traffic are not part of the conversation."""
-    return [Said(message.role, message.text) for message in messages if message.role in {"user", "assistant"} and message.text]
+    return [Said(message.role, message.text) for message in messages if message.role in {"user", "assistant"} and message.text.strip()]
 
 
 def instructions(messages: Sequence[ChatMessageIn]) -> str:
     return "\n\n".join(message.text for message in messages if message.role in {"system", "developer"} and message.text)
 
 
-def chain(history: Sequence[Said]) -> bytes:
-    """Digest of a history. Clients trim white space at its ends and normalise line ends, so these don't count."""
-    digest = hashlib.sha256(b"rapport-history-1")
+def chains(history: Sequence[Said]) -> list[bytes]:
+    """The chain after each message of a history."""
+    out: list[bytes] = []
+    last = b""
     for said in history:
-        text = said.text.strip().replace("\r\n", "\n").encode("utf-8", "surrogatepass")
-        digest.update(f"{said.role}:{len(text)}:".encode())
-        digest.update(text)
-    return digest.digest()
+        last = hashlib.sha256(last + said_digest(said.role, said.text)).digest()
+        out.append(last)
+    return out
+
+
+async def place(database: Database, owner: Owner, said: Sequence[Said], route: str) -> Place:
+    """Find or make the place of the last of `said`, whose predecessors are what the client remembers."""
+    history, message = said[:-1], said[-1]
+    if not history:
+        return Place(await _begin(database, owner, route))
+    chain = chains(said)
+    async with database.as_user(owner.user_id) as connection:
+        found = await transcript.find_by_chain(connection, owner.user_id, chain[::-1][:PREFIXES])
+    if found is not None and found.chain == chain[-1] and message.role == "user":
+        return Place(found.conversation_id, answers=found.message_id)
+    if found is None:
+        conversation_id, parent_id, known = await _begin(database, owner, route), None, 0
+    else:
+        conversation_id, parent_id, known = found.conversation_id, found.message_id, chain.index(found.chain) + 1
+    if known < len(history):
+        parent_id = await _remember(database, owner, conversation_id, parent_id, history[known:], chain[known:])
+    return Place(conversation_id, parent_id)
+
+
+async def _begin(database: Database, owner: Owner, route: str) -> UUID:
+    conversation_id = uuid7()
+    async with database.as_user(owner.user_id) as connection:
+        await transcript.create_conversation(connection, owner, conversation_id, route=route, source="openai")
+    return conversation_id
+
+
+async def _remember(
+    database: Database, owner: Owner, conversation_id: UUID, parent_id: UUID | None, history: Sequence[Said], chain: Sequence[bytes]
+) -> UUID:
+    """Keep a part of the client's history that is new here; when it was said isn't known, so it was just now, in order."""
+    began = datetime.now(UTC) - timedelta(milliseconds=len(history))
+    messages = [
+        ImportedMessage(uuid7(), said.role, None, said.text, began + timedelta(milliseconds=position), chain=chain[position])
+        for position, said in enumerate(history)
+    ]
+    async with database.as_user(owner.user_id) as connection:
+        await transcript.append_imported(connection, owner.user_id, conversation_id, messages, parent_id=parent_id)
+    return messages[-1].id

@@ -1,0 +1,136 @@
+"""The HTTP application, put together in one place so that the order can be seen."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from service import health
+from service.auth import routes as session_routes
+from service.chat import routes as chat_routes
+from service.chat.stream_docs import with_event_schemas
+from service.compliance import routes as compliance_routes
+from service.errors import InvalidRequestError, RapportError, openai_shape, translate
+from service.exports import routes as export_routes
+from service.imports import routes as import_routes
+from service.memories import routes as memory_routes
+from service.middleware import add_middleware
+from service.openai import routes as openai_routes
+from service.runtime import Runtime, open_runtime
+from service.settings import Settings
+from service.web import routes as web_routes
+
+log = structlog.get_logger(__name__)
+
+DESCRIPTION = """A companion chat service that remembers. Replies stream as server-sent events, survive a lost connection
+and a dead server, and can be resumed on any instance; memories can be seen, corrected and erased by their owner.
+
+Every error is a problem object (RFC 9457) with a stable `code` and a `detail` that says what to do; on the OpenAI door it
+has OpenAI's shape."""
+
+
+def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
+    """Build the application. With `runtime` given (tests), it is used as it is and closed by its owner."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if runtime is not None:
+            app.state.runtime = runtime
+            yield
+            return
+        async with open_runtime(settings) as opened:
+            app.state.runtime = opened
+            yield
+
+    app = FastAPI(
+        title="Rapport",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_tags=[
+            {"name": "chat", "description": "Conversations and streamed turns"},
+            {"name": "memories", "description": "What is remembered: see it, correct it, erase it"},
+            {"name": "openai", "description": "For clients of the OpenAI API: change the base URL and the key"},
+        ],
+    )
+    app.state.settings = settings
+    # import before chat: /v1/conversations/import must not be taken for a conversation's id
+    for router in (
+        health.router,
+        session_routes.router,
+        compliance_routes.router,
+        import_routes.router,
+        chat_routes.router,
+        memory_routes.router,
+        export_routes.router,
+        openai_routes.router,
+        web_routes.router,
+    ):
+        app.include_router(router)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _any)
+    for family in _families():
+        app.add_exception_handler(family, _any)
+    add_middleware(app, settings)
+    _document_events(app)
+    return app
+
+
+def _families() -> tuple[type[Exception], ...]:
+    """Expected errors: handled where they arise, so that the server doesn't log them as crashes."""
+    from memory.errors import LongTermMemoryError
+    from service.llm.errors import BackendError
+    from sessions.errors import SessionsError
+
+    return RapportError, LongTermMemoryError, BackendError, SessionsError
+
+
+def _answer(request: Request, error: RapportError) -> JSONResponse:
+    if request.url.path.startswith(("/v1/chat/", "/v1/models")):
+        return JSONResponse(openai_shape(error), status_code=error.status, headers=error.headers)
+    body = {**error.problem(), "instance": request.url.path}
+    return JSONResponse(body, status_code=error.status, headers=error.headers, media_type="application/problem+json")
+
+
+async def _any(request: Request, error: Exception) -> JSONResponse:
+    translated = translate(error)
+    if translated.status >= 500 and translated.code == "internal_error":
+        log.error("internal_error", path=request.url.path, exc_info=error)
+    return _answer(request, translated)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    """What the router itself refuses: no such path, wrong method, a body that breaks off."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}.get(error.status_code, "http_error")
+    translated = RapportError(str(error.detail), code=code, headers=error.headers)
+    translated.status, translated.title = error.status_code, str(error.detail)
+    return _answer(request, translated)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    found: list[dict[str, Any]] = [
+        {"field": ".".join(str(part) for part in item["loc"]), "reason": item["msg"]} for item in error.errors()[:20]
+    ]
+    first = found[0] if found else {"field": "body", "reason": "invalid"}
+    code = "invalid_json" if any(item["type"] == "json_invalid" for item in error.errors()) else "invalid_request"
+    detail = f"{first['field']}: {first['reason']}"
+    return _answer(request, InvalidRequestError(detail, code=code, errors=found))
+
+
+def _document_events(app: FastAPI) -> None:
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = with_event_schemas(generate())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

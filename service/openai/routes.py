@@ -1,0 +1,209 @@
+"""The OpenAI door: clients of Chat Completions get a memory by changing their base URL and key."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Header, Request
+from starlette.responses import JSONResponse, Response
+
+from service.auth.dependencies import Caller
+from service.chat import events as ev
+from service.chat.engine import Send
+from service.chat.sse import EventStream
+from service.dependencies import Context
+from service.errors import ForbiddenError, InvalidRequestError, NotFoundError, RapportError, TooLargeError, openai_shape
+from service.limits import address_of
+from service.openai.history import Place, instructions, place, spoken
+from service.openai.schemas import Completion, CompletionRequest, ModelCard, ModelList
+from service.runtime import Runtime
+from sessions.replies import Event
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+STARTED = int(time.time())
+DONE = b"data: [DONE]\n\n"
+PREFIX = "rapport"
+
+
+def model_ids(context: Runtime) -> list[str]:
+    """What a client's model picker shows: each route, and each backend of the first route by name."""
+    routes = [PREFIX if route == "general" else f"{PREFIX}-{route}" for route in context.policies.gate.routes]
+    return routes + [f"{PREFIX}/{name}" for name in context.backends.names("general")]
+
+
+@router.get("/models", summary="List the models that a client may name")
+async def list_models(caller: Caller, context: Context) -> ModelList:  # noqa: ARG001  only callers may look
+    return ModelList(data=[ModelCard(id=name, created=STARTED, owned_by="rapport") for name in model_ids(context)])
+
+
+@router.get("/models/{name:path}", summary="Read one model")
+async def read_model(name: str, caller: Caller, context: Context) -> ModelCard:  # noqa: ARG001
+    _route_and_backend(name, context)
+    return ModelCard(id=name, created=STARTED, owned_by="rapport")
+
+
+@router.post("/chat/completions", response_model=Completion, summary="Reply to a conversation, as OpenAI's clients ask for it")
+async def complete(
+    request: Request,
+    body: CompletionRequest,
+    caller: Caller,
+    context: Context,
+    x_conversation_id: Annotated[UUID | None, Header()] = None,
+    idempotency_key: Annotated[str | None, Header(max_length=128, pattern=r"^[\x21-\x7e]+$")] = None,
+) -> Response | EventStream:
+    """The conversation is `metadata.conversation_id` or `X-Conversation-Id`; else it is recognised by the history sent.
+
+    A resent history is not stored again. The stream carries our event ids, which OpenAI's clients ignore.
+    """
+    route, backend = _route_and_backend(body.model, context)
+    said = spoken(body.messages)
+    if not said or said[-1].role != "user":
+        raise InvalidRequestError("The last message must be the user's, and have text.", code="last_message_not_user", param="messages")
+    text = said[-1].text
+    if len(text) > context.settings.message_max_chars:
+        raise TooLargeError(f"A message may have {context.settings.message_max_chars} characters.", code="message_too_large", param="messages")
+    await context.limits.check(caller, address_of(request), "turn")
+    named = _named(body, x_conversation_id)
+    where = Place(named) if named else await place(context.database, caller.owner, said, route)
+    options: dict[str, Any] = {"backend": backend} if backend else {}
+    if persona := instructions(body.messages):
+        options["instructions"] = persona
+    source = await context.chat.send(
+        Send(
+            caller.user_id,
+            where.conversation_id,
+            text,
+            client_message_id=idempotency_key,
+            parent_id=where.parent_id,
+            answers=where.answers,
+            request=options,
+        )
+    )
+    headers = [(b"x-conversation-id", str(where.conversation_id).encode())]
+    if body.stream:
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        chunks = Chunks(body.model, include_usage=usage)
+        return EventStream(source, chunks.encode, headers=headers, tail=DONE)
+    return await _whole(source, body.model, where.conversation_id)
+
+
+def _named(body: CompletionRequest, header: UUID | None) -> UUID | None:
+    given = (body.metadata or {}).get("conversation_id")
+    if given is None:
+        return header
+    try:
+        return UUID(str(given))
+    except ValueError as error:
+        raise InvalidRequestError("metadata.conversation_id must be a UUID.", code="invalid_request", param="metadata") from error
+
+
+def _route_and_backend(model: str, context: Runtime) -> tuple[str, str | None]:
+    if model not in model_ids(context):
+        known = ", ".join(model_ids(context))
+        raise NotFoundError(f"There is no model {model[:80]!r} here. There are: {known}.", code="model_not_found", param="model")
+    name, _, backend = model.partition("/")
+    return name.removeprefix(PREFIX).removeprefix("-") or "general", backend or None
+
+
+class Chunks:
+    """Translates a reply's events into chat.completion.chunk objects."""
+
+    def __init__(self, model: str, *, include_usage: bool) -> None:
+        self._model = model
+        self._include_usage = include_usage
+        self._created = int(time.time())
+        self._id = "chatcmpl-"
+        self._shown = 0
+
+    def encode(self, event: object) -> bytes:
+        assert isinstance(event, Event)  # noqa: S101
+        match event.type:
+            case ev.ACCEPTED:
+                self._id = f"chatcmpl-{orjson.loads(event.data)['turn_id']}"
+                return self._chunk(event, {"role": "assistant", "content": ""})
+            case ev.DELTA:
+                text = orjson.loads(event.data)["text"]
+                self._shown += len(text)
+                return self._chunk(event, {"content": text})
+            case ev.REBASED:
+                return self._rebased(event)
+            case ev.COMPLETED:
+                return self._completed(event)
+            case ev.FAILED:
+                problem = orjson.loads(event.data)
+                error = RapportError(problem.get("detail", ""), code=problem.get("code"))
+                error.status = problem.get("status", 500)
+                return b"data: %b\n\n" % orjson.dumps(openai_shape(error))
+        return b""
+
+    def _rebased(self, event: Event) -> bytes:
+        """This format can't take text back: what is new is appended, and a reply that began again says so."""
+        text = orjson.loads(event.data)["text"]
+        fresh = text[self._shown :]
+        if not text and self._shown:
+            self._shown = 0
+            return self._chunk(event, {"content": "\n\n[The reply was interrupted and begins again.]\n\n"})
+        self._shown = max(self._shown, len(text))
+        return self._chunk(event, {"content": fresh}) if fresh else b""
+
+    def _completed(self, event: Event) -> bytes:
+        data = orjson.loads(event.data)
+        out = self._chunk(event, {}, finish=_finish(data["finish_reason"]))
+        if self._include_usage:
+            out += self._frame(event, {"choices": [], "usage": _usage(data["usage"])})
+        return out
+
+    def _chunk(self, event: Event, delta: dict[str, str], finish: str | None = None) -> bytes:
+        body: dict[str, Any] = {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
+        if self._include_usage:
+            body["usage"] = None
+        return self._frame(event, body)
+
+    def _frame(self, event: Event, body: dict[str, Any]) -> bytes:
+        head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
+        return b"id: %b\ndata: %b\n\n" % (str(event.id).encode(), orjson.dumps({**head, **body}))
+
+
+async def _whole(source: AsyncIterator[Sequence[Event]], model: str, conversation_id: UUID) -> Response:
+    events = [event async for batch in source for event in batch]
+    last = orjson.loads(events[-1].data)
+    if events[-1].type == ev.FAILED:
+        error = RapportError(last.get("detail", ""), code=last.get("code"))
+        error.status = last.get("status", 500)
+        if retry_after := last.get("retry_after"):
+            error.headers["Retry-After"] = str(retry_after)
+        if error.status == ForbiddenError.status:
+            error.title = ForbiddenError.title
+        raise error
+    turn_id = orjson.loads(events[0].data)["turn_id"]
+    completion = Completion(
+        id=f"chatcmpl-{turn_id}",
+        created=int(time.time()),
+        model=model,
+        choices=[
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": ev.text_of(events), "refusal": None},
+                "logprobs": None,
+                "finish_reason": _finish(last["finish_reason"]),
+            }
+        ],
+        usage=_usage(last["usage"]),
+        conversation_id=str(conversation_id),
+        turn_id=turn_id,
+    )
+    return JSONResponse(completion.model_dump(), headers={"X-Conversation-Id": str(conversation_id)})
+
+
+def _finish(reason: str) -> str:
+    return reason if reason in {"stop", "length", "content_filter"} else "stop"
+
+
+def _usage(usage: dict[str, int] | None) -> dict[str, int]:
+    """OpenAI's clients want numbers; a server that told none gets zeros."""
+    prompt = usage["prompt_tokens"] if usage else 0
+    completion = usage["completion_tokens"] if usage else 0
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -1,0 +1,131 @@
+"""Every long-lived object of a process, built once and closed once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import structlog
+
+from memory.embedders import EmbedderConfig, MiniLmEmbedder
+from memory.errors import StoreUnavailableError
+from memory.ports import Embedder, Reasoner
+from memory.postgres import Database, PoolConfig
+from service.auth.authenticator import Authenticator
+from service.chat.engine import ChatEngine
+from service.chat.leases import LeaseKeeper
+from service.chat.recall import Recaller
+from service.chat.writer import Tools
+from service.jobs import Jobs, open_jobs
+from service.limits import Limits
+from service.llm.pool import Backends, open_backends
+from service.llm.reasoner import BackendReasoner
+from service.policies import Policies, load_policies
+from service.settings import Settings
+from service.startup import check_connections, check_database, refuse_second_local_instance
+from sessions.config import RedisConfig
+from sessions.link import RedisLink
+from sessions.logs import LocalReplyLog, RedisReplyLog
+from sessions.replies import ReplyLog
+from sessions.store import LiveState, LocalLiveState, RedisLiveState
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Runtime:
+    settings: Settings
+    database: Database
+    link: RedisLink | None
+    live: LiveState
+    replies: ReplyLog
+    embedder: Embedder
+    backends: Backends
+    reasoner: Reasoner
+    jobs: Jobs
+    authenticator: Authenticator
+    limits: Limits
+    policies: Policies
+    chat: ChatEngine
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, writes_replies: bool | None = None) -> AsyncIterator[Runtime]:
+    """Build the process's objects, start its background tasks, and close all in reverse order.
+
+    `writes_replies` says whether turns are written in this process; None takes it from the settings. Raises when the
+    configuration can't work; a database or a Redis that is merely away is waited for by whoever needs it.
+    """
+    async with AsyncExitStack() as stack:
+        policies = load_policies(settings.routes_file)
+        database = Database(PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow))
+        stack.push_async_callback(database.close)
+        link = RedisLink(RedisConfig(settings.redis_url.get_secret_value())) if settings.redis_enabled else None
+        if link is not None:
+            stack.push_async_callback(link.aclose)
+        live: LiveState = RedisLiveState(link) if link else LocalLiveState()
+        replies: ReplyLog = RedisReplyLog(link) if link else LocalReplyLog()
+        embedder = MiniLmEmbedder(EmbedderConfig())
+        stack.push_async_callback(embedder.aclose)
+        backends = open_backends(settings.backend_configs)
+        stack.push_async_callback(backends.aclose)
+        reasoner = BackendReasoner(backends)
+        authenticator = Authenticator(settings.auth_config, database)
+        await authenticator.open()
+        stack.push_async_callback(authenticator.aclose)
+        limits = Limits(settings.limits_config)
+        stack.push_async_callback(limits.aclose)
+        jobs = open_jobs(settings, database, embedder, reasoner)
+        stack.push_async_callback(jobs.aclose)
+        await _check(settings, database, stack)
+        leases = LeaseKeeper(database, settings.lease_seconds)
+        tools = Tools(database, replies, backends, leases, settings.flush_seconds, settings.lease_seconds, settings.reply_max_tokens)
+        writes = settings.runner == "inside" if writes_replies is None else writes_replies
+        chat = ChatEngine(
+            database=database,
+            live=live,
+            tools=tools,
+            recaller=Recaller(database, embedder, settings.recall_budget, settings.recall_limit),
+            jobs=jobs,
+            gate=policies.gate,
+            resumable=lambda: link is not None and not link.resting,
+            writes_here=writes,
+        )
+        background = [asyncio.create_task(leases.run(), name="leases")]
+        if writes:
+            background.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
+        stack.push_async_callback(_stop, background)
+        yield Runtime(
+            settings=settings,
+            database=database,
+            link=link,
+            live=live,
+            replies=replies,
+            embedder=embedder,
+            backends=backends,
+            reasoner=reasoner,
+            jobs=jobs,
+            authenticator=authenticator,
+            limits=limits,
+            policies=policies,
+            chat=chat,
+        )
+        await chat.drain(0)
+
+
+async def _check(settings: Settings, database: Database, stack: AsyncExitStack) -> None:
+    try:
+        await check_database(database)
+        await check_connections(database, settings)
+        if not settings.redis_enabled:
+            stack.push_async_callback(await refuse_second_local_instance(settings.database_url.get_secret_value()))
+    except StoreUnavailableError:
+        log.warning("database_away_at_start")
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
