@@ -45,6 +45,7 @@ const conversations = new Conversations({
 const composer = new Composer({ onSend: (text) => chat.send(text), onStop: () => chat.stop() });
 
 const memory = new MemoryPanel(panels.memory, {
+  here: () => chat.conversation?.id ?? null,
   jump: (source) => {
     if (matchMedia("(max-width: 52rem)").matches) panels.memory.set(false);
     if (source.conversation_id === chat.conversation?.id) void attempt(() => chat.jumpTo(source.seq));

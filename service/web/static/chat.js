@@ -150,7 +150,7 @@ export class Chat {
       said, reply, message, turnId, failedTurn,
       hooks: {
         accepted: (data) => this.accepted(exchange, data),
-        recalled: (each) => this.memory.showRecalled(each),
+        recalled: (each) => this.memory.newlyRecalled(each),
         connection: (text) => this.composer.setStatus(text),
         redraw: () => {},
         ended: (outcome, detail) => this.ended(exchange, outcome, detail),

@@ -30,9 +30,10 @@ export const reasonText = (why) => {
 /**
  * @param item a memory as the API gives it
  * @param options.strongest the highest score shown beside it; scores compare within one list only
+ * @param options.here the conversation that is open; a jump inside it is worded as such
  * @param options.onJump, onCorrect, onForget controls appear for those that are given
  */
-export function memoryCard(item, { strongest = 0, onJump, onCorrect, onForget } = {}) {
+export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect, onForget } = {}) {
   const { root, refs } = fromTemplate("t-memory");
   root.classList.add(item.layer === "fact" ? "fact" : "episode");
   showText(refs.text, item.text ?? "");
@@ -48,6 +49,7 @@ export function memoryCard(item, { strongest = 0, onJump, onCorrect, onForget } 
   if (quote && quote !== item.text) refs.said.before(make("p", { className: "card-quote", textContent: `“${quote}”` }));
   showWhy(refs, item, strongest);
   offer(refs.jump, onJump && item.source?.conversation_id ? onJump : null, item);
+  if (item.source?.conversation_id !== here) refs.jump.textContent = "Open the conversation it is from";
   offer(refs.correct, onCorrect, item, root);
   offer(refs.forget, onForget, item, root);
   refs.jump.parentElement.hidden = refs.jump.hidden && refs.correct.hidden && refs.forget.hidden;

@@ -7,7 +7,7 @@ import { memoryCard } from "./memory-card.js";
 
 const NOT_OFFERED = new Set([404, 405, 501]);
 
-/** hooks: jump(source) to the message a memory comes from; failed(problem). */
+/** hooks: here() is the id of the open conversation; jump(source) to the message a memory comes from. */
 export class MemoryPanel {
   constructor(panel, hooks) {
     this.panel = panel;
@@ -61,6 +61,12 @@ export class MemoryPanel {
     this.panel.set(true, { focus: true });
   }
 
+  /** Memories served a reply: on a wide window the panel may show itself, unless it has been closed by hand. */
+  newlyRecalled(reply) {
+    this.showRecalled(reply);
+    if (reply.recalled.length > 0) this.panel.offer();
+  }
+
   /** @param reply a ReplyMessage, or null before there is one */
   showRecalled(reply, note = null) {
     const items = reply?.recalled ?? [];
@@ -68,7 +74,7 @@ export class MemoryPanel {
     byId("recalled-note").textContent = note ?? this.noteFor(reply, items);
     const strongest = Math.max(0, ...items.map((item) => item.score ?? 0));
     const onJump = (item) => this.hooks.jump(item.source);
-    list.replaceChildren(...items.map((item) => memoryCard(item, { strongest, onJump })));
+    list.replaceChildren(...items.map((item) => memoryCard(item, { strongest, here: this.hooks.here(), onJump })));
     list.hidden = items.length === 0;
   }
 
@@ -119,6 +125,7 @@ export class MemoryPanel {
   keptCard(item, strongest) {
     return memoryCard(item, {
       strongest,
+      here: this.hooks.here(),
       onJump: (each) => this.hooks.jump(each.source),
       onCorrect: this.canCorrect && item.layer === "fact" ? (each, card) => this.correct(each, card) : null,
       onForget: this.canForget ? (each, card) => this.forget(each, card) : null,

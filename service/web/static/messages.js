@@ -144,7 +144,7 @@ export class ReplyMessage extends Message {
   setRecalled(items) {
     this.recalled = items;
     this.root.classList.toggle("remembers", items.length > 0);
-    this.refs.dots.replaceChildren(...items.slice(0, 6).map(() => make("i")));
+    this.refs.dots.replaceChildren(...items.slice(0, 3).map(() => make("i")));
     this.refs.knotText.textContent = items.length === 1 ? "1 memory" : `${items.length} memories`;
     this.refs.knots.hidden = items.length === 0;
   }

@@ -2,7 +2,7 @@
 
 import { byId, isNarrow } from "./dom.js";
 
-const REMEMBERED = "rapport.memory-panel";
+const REMEMBERED = "rapport.memory-panel"; // "open" or "closed", by the reader's own hand or by the first offer
 
 class Panel {
   constructor(id, opener, closer, { alwaysOpenWhenWide }) {
@@ -22,6 +22,13 @@ class Panel {
     const target = open ? this.node.querySelector("button:not([hidden])") : this.opener;
     if (open && !isNarrow()) return; // a column that appears beside takes nothing over
     target?.focus();
+  }
+
+  /** Show itself beside the talk, where that covers nothing and nobody has closed it. */
+  offer() {
+    if (isNarrow() || this.open || localStorage.getItem(REMEMBERED) === "closed") return;
+    localStorage.setItem(REMEMBERED, "open");
+    this.set(true);
   }
 
   draw() {
@@ -56,7 +63,7 @@ export function preparePanels() {
   });
   const settle = () => {
     rail.open = false;
-    memory.open = !isNarrow() && localStorage.getItem(REMEMBERED) !== "closed";
+    memory.open = !isNarrow() && localStorage.getItem(REMEMBERED) === "open";
     both.forEach((panel) => panel.draw());
   };
   matchMedia("(max-width: 52rem)").addEventListener("change", settle);
