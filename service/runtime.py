@@ -18,7 +18,7 @@ from service.chat.recall import Recaller
 from service.chat.writer import Tools
 from service.jobs import Jobs, open_jobs
 from service.limits import Limits
-from service.llm.pool import Backends, open_backends
+from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
 from service.policies import Policies, load_policies
 from service.settings import Settings
@@ -67,13 +67,13 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         replies: ReplyLog = RedisReplyLog(link) if link else LocalReplyLog()
         embedder = MiniLmEmbedder(EmbedderConfig())
         stack.push_async_callback(embedder.aclose)
-        backends = open_backends(settings.backend_configs)
+        backends = Backends(settings.backends, home=settings.home)
         stack.push_async_callback(backends.aclose)
         reasoner = BackendReasoner(backends)
-        authenticator = Authenticator(settings.auth_config, database)
+        authenticator = Authenticator(settings.auth, database)
         await authenticator.open()
         stack.push_async_callback(authenticator.aclose)
-        limits = Limits(settings.limits_config)
+        limits = Limits(settings.limits)
         stack.push_async_callback(limits.aclose)
         jobs = open_jobs(settings, database, embedder, reasoner)
         stack.push_async_callback(jobs.aclose)

@@ -1,5 +1,6 @@
 """The only reader of the environment. Every value has the name under which operators set it."""
 
+import os
 import secrets
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 import service
 from service.auth.config import AuthConfig
 from service.limits.config import LimitsConfig
+from service.llm.config import BackendConfig, parse_backends, simple_backends
 
 CHECKOUT = Path(service.__file__).parents[1]
 
@@ -50,8 +52,8 @@ class Settings(BaseSettings):
     # models
     llm_backends: str = Field("", alias="LLM_BACKENDS")
     openai_api_key: SecretStr = Field(SecretStr(""), alias="OPENAI_API_KEY")
-    openai_base_url: str = Field("https://api.openai.com/v1", alias="OPENAI_BASE_URL")
-    openai_model: str = Field("gpt-5-mini", alias="OPENAI_MODEL")
+    openai_base_url: str = Field("", alias="OPENAI_BASE_URL")
+    openai_model: str = Field("", alias="OPENAI_MODEL")
     lmstudio_url: str = Field("", alias="LMSTUDIO_URL")
     lmstudio_model: str = Field("", alias="LMSTUDIO_MODEL")
 
@@ -65,6 +67,10 @@ class Settings(BaseSettings):
     age_jwks: str = Field("", alias="AGE_JWKS", description="Path or URL of the key set that signs age assertions")
     age_issuer: str = Field("rapport", alias="AGE_ISSUER")
     routes_file: Path | None = Field(None, alias="RAPPORT_ROUTES", description="TOML of route policies; two built-in routes without it")
+
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), alias="TRUSTED_PROXIES", description="Addresses of the proxies whose X-Forwarded-For is believed"
+    )
 
     # limits
     requests_per_minute: int = Field(60, ge=1, alias="RATE_LIMIT_REQUESTS_PER_MINUTE")
@@ -94,7 +100,7 @@ class Settings(BaseSettings):
     learn_attempts: int = Field(5, ge=1, alias="LEARN_ATTEMPTS")
     worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS")
 
-    @field_validator("database_replica_urls", "allowed_hosts", mode="before")
+    @field_validator("database_replica_urls", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -111,8 +117,21 @@ class Settings(BaseSettings):
         """The queue's own Redis; without one, the live state's (fine on one small machine)."""
         return self.dramatiq_broker_url.get_secret_value() or self.redis_url.get_secret_value()
 
+    @cached_property
+    def backends(self) -> tuple[BackendConfig, ...]:
+        """The model servers. Raises `BackendConfigError`, which names the entry and the field."""
+        if self.llm_backends:
+            return parse_backends(self.llm_backends, os.environ)
+        return simple_backends(
+            openai_api_key=self.openai_api_key.get_secret_value(),
+            openai_model=self.openai_model,
+            openai_url=self.openai_base_url,
+            lmstudio_url=self.lmstudio_url,
+            lmstudio_model=self.lmstudio_model,
+        )
+
     @property
-    def auth(self) -> AuthConfig:
+    def auth_config(self) -> AuthConfig:
         return AuthConfig(
             home=self.home,
             embedded=self.embedded,
@@ -125,7 +144,7 @@ class Settings(BaseSettings):
         )
 
     @property
-    def limits(self) -> LimitsConfig:
+    def limits_config(self) -> LimitsConfig:
         return LimitsConfig(
             redis_url=self.redis_url.get_secret_value() if self.redis_enabled else None,
             per_minute=self.requests_per_minute,

@@ -1,0 +1,66 @@
+"""The HTTP server of one instance, and how it goes down without cutting a reply."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+CLOSE_SECONDS = 3
+"""After the drain: for readers whose reply another instance goes on with. They come back and resume."""
+
+
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM: take no more turns, let replies finish, hand the rest over, then close.
+
+    uvicorn's own way is to wait for open streams without end and only then run the application's shutdown, which is
+    too late to tell anybody. A second signal ends it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], asyncio.Future[None]]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if not self.force_exit:
+            draining = asyncio.ensure_future(self._drain())
+            while not draining.done() and not self.force_exit:
+                await asyncio.wait({draining}, timeout=0.1)
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. 1 when the service could not start."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_keep_alive=75,
+        # nginx and its like are named by the operator; a header of anybody else's is not believed
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies) or None,
+    )
+    server = DrainingServer(config, lambda: asyncio.ensure_future(_drain(app, settings)))
+    server.run()
+    return 0 if server.started else 1
+
+
+async def _drain(app: FastAPI, settings: Settings) -> None:
+    runtime = getattr(app.state, "runtime", None)
+    if runtime is not None:
+        await runtime.chat.drain(settings.drain_seconds)
