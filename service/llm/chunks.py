@@ -1,6 +1,6 @@
 """Adds up what one read of a stream brought: all its chunks become one Delta."""
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -30,10 +30,10 @@ _BROKEN = frozenset({"abort", "error", "failed", "cancelled", "modelUnloaded", "
 class ReplyAssembler:
     """Follows one reply through its chunks; keeps its text, reasoning, finish reason and usage apart."""
 
-    def __init__(self, backend: str, *, prefix: str = "", opens_thinking: bool = False) -> None:
+    def __init__(self, backend: str, *, prefix: str = "", opens_thinking: bool = False, guarded: bool = True) -> None:
         self._backend = backend
         self._thoughts = ThoughtSplitter(thinking=opens_thinking)
-        self._guard = PrefixGuard(prefix)
+        self._guard = PrefixGuard(prefix if guarded else "")
         self.begun = False
         """A token of any sort has come."""
         self.spoke = bool(prefix)
@@ -42,7 +42,8 @@ class ReplyAssembler:
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
         self.model = ""
-        self.reasoned = False
+        self.reasoned: Literal["field", "tags"] | None = None
+        """How the model's thinking came, if any did."""
         self.failure: BackendError | None = None
         """What ended the stream; what came before it in the same read still counts."""
 
@@ -102,11 +103,14 @@ class ReplyAssembler:
         if content:
             self.begun = True
             content, thought = self._thoughts.feed(content)
-            reasoning += thought
+            if thought:
+                self.reasoned = "tags"
+                reasoning += thought
             if content:
                 content = self._guard.feed(content)
         if reasoning:
-            self.begun = self.reasoned = True
+            self.begun = True
+            self.reasoned = self.reasoned or "field"
         if not content and not reasoning:
             return None
         if content and not self.spoke:

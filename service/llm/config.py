@@ -69,9 +69,18 @@ class BackendConfig(_Frozen):
     """Empty: the chat model that the server has loaded, else the first it lists."""
     context_length: Annotated[int, Field(ge=256)] | None = None
     """Tokens; None asks the server, and takes a careful default when it doesn't say."""
+    max_prompt_tokens: Annotated[int, Field(ge=128)] | None = None
+    """Shorter than the context where reading a long prompt would be slow (the embedded model)."""
+    max_reply_tokens: Annotated[int, Field(ge=16)] = 1024
+    tokenizer: Path | None = None
+    """A tokenizer.json of the model, for exact counts; without one they are estimated and corrected."""
+    continues: bool | None = None
+    """Whether the model continues a reply that was begun; None finds out."""
     routes: Annotated[tuple[str, ...], Field(min_length=1)] = ("general", "mature")
     tier: Tier = "large"
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
+    queue_patience: Annotated[float, Field(ge=0)] = 10.0
+    """Seconds in this backend's queue before the route's next one is asked."""
     timeouts: Timeouts = Timeouts()
     prices: Prices = Prices()
     headers: Annotated[dict[str, str], Field(repr=False)] = {}

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import orjson
@@ -34,12 +34,17 @@ TAIL = 2.0
 
 
 class OpenAICompatibleBackend:
-    """One server with one key. Learns the dialect of each of its models from what they refuse."""
+    """One server with one key. Learns the dialect of each model from what it refuses; several keys share `dialects`."""
 
     scripted = False
 
     def __init__(
-        self, config: BackendConfig, *, session: aiohttp.ClientSession | None = None, api_key: str | None = None
+        self,
+        config: BackendConfig,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        api_key: str | None = None,
+        dialects: dict[str, Dialect] | None = None,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -52,7 +57,9 @@ class OpenAICompatibleBackend:
             **config.headers,
         }
         self.model = config.model
-        self._dialects: dict[str, Dialect] = {}
+        self._dialects = dialects if dialects is not None else {}
+        self.reasoning: dict[str, Literal["field", "tags"]] = {}
+        """How each model's thinking came, where it showed any."""
 
     def dialect(self, model: str) -> Dialect:
         """How `model` is asked now."""
@@ -62,14 +69,18 @@ class OpenAICompatibleBackend:
         """Ask `model` in this way from now on; what a probe found out."""
         self._dialects[model] = dialect
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+    async def stream(self, request: ChatRequest, *, guarded: bool = True) -> AsyncGenerator[Delta]:
+        """As the port says; `guarded=False` lets a doubled prefix through, for a probe to see."""
         model = request.model or await self.resolve_model()
         timeouts = self.config.timeouts
         loop = asyncio.get_running_loop()
         started = loop.time()
         async with self._asked(request, model) as response:
             assembler = ReplyAssembler(
-                self.name, prefix=request.prefix, opens_thinking=self.dialect(model).opens_thinking
+                self.name,
+                prefix=request.prefix,
+                opens_thinking=self.dialect(model).opens_thinking,
+                guarded=guarded,
             )
             with Watchdog(response, started + timeouts.first_token) as watchdog:
                 try:
@@ -82,6 +93,8 @@ class OpenAICompatibleBackend:
                     raise self._broken(error, assembler, watchdog) from error
             if rest := assembler.rest():
                 yield rest
+            if assembler.reasoned:
+                self.reasoning[model] = assembler.reasoned
             if not assembler.spoke:
                 why = assembler.finish_reason or "no finish reason"
                 raise EmptyReplyError(

@@ -53,6 +53,9 @@ class ScriptedBackend:
         prompt = sum(len(_PIECES.findall(message.content)) for message in request.messages)
         yield Delta(finish_reason="stop" if len(said) == len(pieces) else "length", usage=Usage(prompt, len(said)))
 
+    async def resolve_model(self) -> str:
+        return self.model
+
     async def models(self) -> Sequence[str]:
         return (self.model,)
 

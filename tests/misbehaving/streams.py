@@ -296,9 +296,7 @@ async def endless_line(call: Call) -> web.StreamResponse:
 @quirk("doubled-prefill", "lmstudio#2041, #2058: the begun reply comes again")
 async def doubled_prefill(call: Call) -> web.StreamResponse:
     response = await call.open()
-    await call.words(
-        response, call.prefix + ("" if call.prefix.endswith(" ") else " ") * bool(call.prefix) + call.reply().lstrip()
-    )
+    await call.words(response, call.prefix + call.reply())
     return await call.finish(response)
 
 
@@ -308,3 +306,27 @@ async def restarted_prefill(call: Call) -> web.StreamResponse:
     start = "word1 word2 word3 word4 words that are others" if call.prefix else call.reply()
     await call.words(response, start)
     return await call.finish(response)
+
+
+@quirk("thinks-too-long", "reasoning models with a small budget")
+async def thinks_too_long(call: Call) -> web.StreamResponse:
+    if int(call.body.get("max_tokens", 0)) > 500:
+        return await behave(call)
+    response = await call.open()
+    await call.send(response, chunk(call.model, reasoning_content="Let me think about everything."))
+    return await call.finish(response, finish="length")
+
+
+@quirk("overflow-once", "a context smaller than it was taken for")
+async def overflow_once(call: Call) -> web.StreamResponse:
+    if call.state.counts[call.model] > 1:
+        return await behave(call)
+    message = "This model's maximum context length is 4096 tokens. However, you requested 9030 tokens."
+    return call.error(400, {"error": {"message": message, "code": "context_length_exceeded"}})
+
+
+@quirk("key-bad-refused", "one of several keys was revoked")
+async def key_bad_refused(call: Call) -> web.StreamResponse:
+    if call.request.headers.get("Authorization") == "Bearer bad":
+        return call.error(401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}})
+    return await behave(call)

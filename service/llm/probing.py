@@ -1,0 +1,199 @@
+"""Finds out what a server can do by asking it, a little at a time."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from service.llm.capabilities import Capabilities, PrefillGrade, ReasoningShape, SchemaSupport
+from service.llm.errors import (
+    BackendError,
+    BackendRefusedError,
+    BackendUnavailableError,
+    CannotContinueError,
+    EmptyReplyError,
+)
+from service.llm.models import listed_context, loaded_models, props_context
+from service.llm.openai_compatible import OpenAICompatibleBackend
+from service.llm.ports import ChatMessage, ChatRequest
+
+SENTENCE = "The quick brown fox jumps over the lazy dog."
+BEGUN, REST = "The quick brown fox jum", "ps over"
+SCHEMA: dict[str, Any] = {
+    "title": "colour",
+    "type": "object",
+    "properties": {"colour": {"type": "string", "enum": ["red", "green"]}},
+    "required": ["colour"],
+    "additionalProperties": False,
+}
+
+# Contexts that OpenAI publishes for its families; its API does not tell them.
+_PUBLISHED = (
+    (re.compile(r"^gpt-5|^gpt-[6-9]"), 272_000),
+    (re.compile(r"^gpt-4\.1"), 1_000_000),
+    (re.compile(r"^o\d"), 200_000),
+    (re.compile(r"^gpt-4o|^chatgpt|^gpt-4-turbo"), 128_000),
+    (re.compile(r"^gpt-4"), 8192),
+    (re.compile(r"^gpt-3\.5"), 16_385),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which program answers, and the context its model was loaded with."""
+
+    server: str
+    context_length: int | None
+
+
+async def identify(backend: OpenAICompatibleBackend, model: str) -> Identity:
+    """Return what the server's own lists say. Raises `BackendUnavailableError` when nobody answers at all."""
+    if backend.config.is_openai:
+        return Identity("openai", published_context(model))
+    native, old_native, props, listed = await asyncio.gather(
+        _quietly(backend, "/api/v1/models", root=True),
+        _quietly(backend, "/api/v0/models", root=True),
+        _quietly(backend, "/props", root=True),
+        _quietly(backend, "/models", root=False),
+    )
+    if native is old_native is props is listed is None:
+        raise BackendUnavailableError("no answer to any question", backend=backend.name)
+    for answer in (native, old_native):
+        for loaded in loaded_models(answer):
+            if loaded.key == model and loaded.context_length:
+                return Identity("lmstudio", loaded.context_length)
+    if context := props_context(props):
+        return Identity("llamacpp", context)
+    server = "lmstudio" if isinstance(native, dict) and "models" in native else ""
+    if isinstance(listed, dict) and any(
+        item.get("max_model_len") for item in listed.get("data") or () if isinstance(item, dict)
+    ):
+        server = "vllm"
+    return Identity(server, listed_context(listed, model))
+
+
+async def learn(backend: OpenAICompatibleBackend, model: str, *, known: Capabilities | None = None) -> Capabilities:
+    """Return what replies depend on: the context length, and whether a begun reply can be continued."""
+    identity = await identify(backend, model)
+    record = replace(known or Capabilities(), server=identity.server, context_length=identity.context_length)
+    if backend.config.continues is None:
+        record = replace(record, prefill=await probe_prefill(backend, model, identity.server))
+    return replace(record, probed_at=time.time())
+
+
+async def examine(backend: OpenAICompatibleBackend, model: str) -> Capabilities:
+    """Return a whole record; a handful of short calls."""
+    record = await learn(backend, model)
+    record = await _probe_reply(backend, model, record)
+    width = await probe_embeddings(backend)
+    return replace(record, structured=await probe_schema(backend, model), embedding_width=width, probed_at=time.time())
+
+
+async def probe_prefill(backend: OpenAICompatibleBackend, model: str, server: str) -> PrefillGrade:
+    """Begin a well-known sentence inside a word: only a true continuation goes on with the word's other half."""
+    dialect = backend.dialect(model)
+    if dialect.prefill == "none":
+        return "refuses"
+    backend.use_dialect(model, replace(dialect, prefill="vllm" if server == "vllm" else "trailing"))
+    request = ChatRequest(
+        messages=(ChatMessage("user", f"Repeat this sentence exactly: {SENTENCE} say:{SENTENCE}"),),
+        model=model,
+        max_tokens=24,
+        temperature=0.0,
+        prefix=BEGUN,
+        extra={"cache_prompt": True} if server == "llamacpp" else {},
+    )
+    try:
+        text = "".join([delta.text async for delta in backend.stream(request, guarded=False)])
+    except CannotContinueError:
+        grade: PrefillGrade = "refuses"
+    except EmptyReplyError:
+        grade = "unknown"
+    except BackendRefusedError:
+        grade = "refuses"
+    else:
+        grade = graded(text)
+    if grade in {"refuses", "restarts"}:
+        backend.use_dialect(model, replace(backend.dialect(model), prefill="none"))
+    return grade
+
+
+def graded(text: str) -> PrefillGrade:
+    """Return what kind of answer to the begun sentence `text` is."""
+    if text.startswith(REST[:4]):
+        return "continues"
+    if text.lstrip().startswith(BEGUN):
+        return (
+            "doubles" if text.lstrip()[len(BEGUN) :].startswith(REST[:4]) and text.count("quick") == 1 else "restarts"
+        )
+    return "restarts"
+
+
+async def probe_schema(backend: OpenAICompatibleBackend, model: str) -> SchemaSupport:
+    """Return the strictest form of structured answer that brings JSON of the schema."""
+    request = ChatRequest(
+        messages=(ChatMessage("user", "Which colour is grass? Answer in JSON."),),
+        model=model,
+        max_tokens=60,
+        temperature=0.0,
+        schema=SCHEMA,
+    )
+    try:
+        text = "".join([delta.text async for delta in backend.stream(request)])
+    except BackendError:
+        return "none"
+    try:
+        answer = orjson.loads(text[text.find("{") : text.rfind("}") + 1])
+    except orjson.JSONDecodeError:
+        return "none"
+    if not isinstance(answer, dict):
+        return "none"
+    return backend.dialect(model).structured
+
+
+async def probe_embeddings(backend: OpenAICompatibleBackend) -> int | None:
+    """Return the width of the configured embedding model's vectors, or None when it gives none."""
+    if not backend.config.embedding_model:
+        return None
+    try:
+        answer = await backend.post(
+            "/embeddings", {"model": backend.config.embedding_model, "input": ["hello"]}, timeout=60
+        )
+        return len(answer["data"][0]["embedding"])
+    except (BackendError, KeyError, IndexError, TypeError):
+        return None
+
+
+def published_context(model: str) -> int | None:
+    """Return the context length that OpenAI publishes for a model's family."""
+    name = model.removeprefix("openai/")
+    return next((tokens for pattern, tokens in _PUBLISHED if pattern.search(name)), None)
+
+
+async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Capabilities) -> Capabilities:
+    """Ask for a short reply and see in how many pieces it comes, with what beside it, and how soon."""
+    request = ChatRequest(
+        messages=(ChatMessage("user", "Say hello in five words."),), model=model, max_tokens=64, temperature=0.0
+    )
+    started, first, pieces, usage = time.monotonic(), None, 0, False
+    only_thought = False
+    try:
+        async for delta in backend.stream(request):
+            if (delta.text or delta.reasoning) and first is None:
+                first = time.monotonic() - started
+            pieces += bool(delta.text)
+            usage = usage or delta.usage is not None
+    except EmptyReplyError:
+        only_thought = True
+    shape: ReasoningShape = "always" if only_thought else backend.reasoning.get(model, "none")
+    return replace(record, streams=pieces > 1, usage=usage, reasoning=shape, first_token_seconds=first)
+
+
+async def _quietly(backend: OpenAICompatibleBackend, path: str, *, root: bool) -> Any:
+    try:
+        return await backend.get(path, root=root, timeout=3.0)
+    except BackendError:
+        return None

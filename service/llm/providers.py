@@ -1,0 +1,192 @@
+"""One configured backend at work: its keys in rotation, its permits, its circuit, its counter of tokens."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import aiohttp
+
+from service.llm.breaker import CircuitBreaker
+from service.llm.capabilities import Capabilities
+from service.llm.config import BackendConfig
+from service.llm.dialect import Dialect
+from service.llm.errors import BackendError, BackendTimeoutError, BackendUnavailableError, KeyRefusedError
+from service.llm.openai_compatible import OpenAICompatibleBackend
+from service.llm.permits import Permits
+from service.llm.ports import Target, Usage
+from service.llm.scripted import ScriptedBackend
+from service.llm.spend import DailySpend
+from service.llm.tokens import EstimatedTokens, ExactTokens, TokenCounter
+
+UNKNOWN_CONTEXT = 4096
+"""What LM Studio loads a model with unless told otherwise; the least of the usual defaults."""
+MARGIN = 64
+"""Tokens left unused, for what a template adds and an estimate misses."""
+STAYS_LOADED = 600.0
+"""Seconds for which a model is taken to be in memory; LM Studio unloads an idle one after an hour."""
+KEY_REST = 300.0
+"""Seconds for which a key that was refused is left alone."""
+
+
+Server = OpenAICompatibleBackend | ScriptedBackend
+
+
+@dataclass
+class Key:
+    """One API key: a backend that uses it, and whether it may be used now."""
+
+    backend: Server
+    circuit: CircuitBreaker
+    used: int = 0
+
+
+@dataclass
+class Provider:
+    """A backend as the pool sees it."""
+
+    config: BackendConfig
+    keys: list[Key]
+    permits: Permits
+    circuit: CircuitBreaker
+    spend: DailySpend
+    clock: Callable[[], float]
+    waking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    woken: dict[str, float] = field(default_factory=dict)
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    asked_context: bool = False
+    counters: dict[str, TokenCounter] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def backend(self) -> Server:
+        """The backend of any key, for questions that are not replies."""
+        return self.keys[0].backend
+
+    @property
+    def model(self) -> str:
+        return self.backend.model
+
+    @property
+    def scripted(self) -> bool:
+        return self.backend.scripted
+
+    @asynccontextmanager
+    async def warming(self, model: str) -> AsyncIterator[None]:
+        """Let one request alone wake a model that loads on demand: more would load more copies (lmstudio#1751)."""
+        if not self.config.is_local or self.scripted or self._is_warm(model):
+            yield
+            return
+        async with self.waking:
+            if not self._is_warm(model):
+                yield
+                self.woken[model] = self.clock()
+                return
+        yield
+
+    def _is_warm(self, model: str) -> bool:
+        return model in self.woken and self.clock() - self.woken[model] < STAYS_LOADED
+
+    def key(self) -> Key | None:
+        """Return the key that was used least among those that may be used now."""
+        ready = [key for key in self.keys if not key.circuit.is_open]
+        return min(ready, key=lambda key: key.used, default=None)
+
+    def wait(self) -> float:
+        """Return the seconds until a call may be tried; 0 when one may be now."""
+        return max(self.circuit.wait(), min(key.circuit.wait() for key in self.keys))
+
+    def counter(self, model: str) -> TokenCounter:
+        if model not in self.counters:
+            path = self.config.tokenizer
+            self.counters[model] = ExactTokens(path) if path is not None else EstimatedTokens()
+        return self.counters[model]
+
+    def context(self) -> int:
+        told = [tokens for tokens in (self.config.context_length, self.capabilities.context_length) if tokens]
+        return min(told, default=UNKNOWN_CONTEXT)
+
+    def learnt(self, record: Capabilities) -> None:
+        """Use what a probe found, in what is promised and in how the model is asked."""
+        self.capabilities = record
+        backend = self.backend
+        if not isinstance(backend, OpenAICompatibleBackend) or not backend.model:
+            return
+        dialect = backend.dialect(backend.model)
+        if record.prefill in {"continues", "doubles"}:
+            dialect = replace(dialect, prefill="vllm" if record.server == "vllm" else "trailing")
+        elif record.prefill != "unknown":
+            dialect = replace(dialect, prefill="none")
+        if record.structured in {"json_schema", "json_object", "text"}:
+            dialect = replace(dialect, structured=record.structured)
+        backend.use_dialect(backend.model, dialect)
+
+    def heed(self, limit: int | None) -> None:
+        """Remember a context that proved smaller than it was taken for."""
+        if limit is not None and limit < self.context():
+            self.capabilities = replace(self.capabilities, context_length=limit)
+
+    def forget_model(self) -> bool:
+        """Ask anew which model is loaded; False when there is nothing to forget."""
+        known = [key.backend for key in self.keys if key.backend.model]
+        for backend in known:
+            backend.model = ""
+        return bool(known)
+
+    def continues(self) -> bool:
+        """Whether a begun reply can be continued here, as far as is known."""
+        if self.config.continues is not None:
+            return self.config.continues
+        return self.scripted or self.capabilities.prefill in {"continues", "doubles"}
+
+    def target(self, model: str, *, limit: int | None = None) -> Target:
+        """Return what a prompt's builder must know; `limit` is what the server said of its context when it refused."""
+        context = min(limit or self.context(), self.context()) if limit else self.context()
+        reply = min(self.config.max_reply_tokens, context // 2)
+        prompt = context - reply - MARGIN
+        if self.config.max_prompt_tokens is not None:
+            prompt = min(prompt, self.config.max_prompt_tokens)
+        return Target(self.name, model, self.scripted, max(64, prompt), reply, self.counter(model).count)
+
+    def cost(self, usage: Usage) -> float:
+        prices = self.config.prices
+        return (usage.prompt_tokens * prices.prompt + usage.completion_tokens * prices.completion) / 1_000_000
+
+    def blame(self, key: Key, error: BackendError) -> None:
+        """Note a failed call where it belongs: at the key, at the server, or nowhere."""
+        if isinstance(error, KeyRefusedError):
+            key.circuit.pause(KEY_REST)
+        elif error.retry_after is not None:
+            key.circuit.pause(error.retry_after)
+        elif error.code == "backend_busy":
+            key.circuit.fail()
+        if isinstance(error, BackendTimeoutError) or (
+            isinstance(error, BackendUnavailableError) and error.code != "backend_busy"
+        ):
+            self.circuit.fail()
+        else:
+            self.circuit.abandon()
+
+    async def aclose(self) -> None:
+        for key in self.keys:
+            await key.backend.aclose()
+
+
+def build_provider(
+    config: BackendConfig, session: aiohttp.ClientSession, clock: Callable[[], float], spend: DailySpend
+) -> Provider:
+    """Return a provider in its first state."""
+    backends: list[Server]
+    if config.kind == "scripted":
+        backends = [ScriptedBackend(config)]
+    else:
+        keys = list(config.api_keys) or [""]
+        random.shuffle(keys)  # instances that start together should not all begin with the same key
+        dialects: dict[str, Dialect] = {}
+        backends = [OpenAICompatibleBackend(config, session=session, api_key=key, dialects=dialects) for key in keys]
+    keyed = [Key(backend, CircuitBreaker(clock)) for backend in backends]
+    return Provider(config, keyed, Permits(config.max_concurrency), CircuitBreaker(clock), spend, clock)
