@@ -14,6 +14,7 @@ from service.llm.rules import extract
 MODEL = "scripted"
 MAX_FACTS = 3
 
+_MEMORY = re.compile(r"<memory>.*?</memory>\s*", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _PIECES = re.compile(r"\S+\s*|\s+")
 _EVERYDAY = frozenset(
@@ -69,9 +70,11 @@ def reply_to(request: ChatRequest, script: Script) -> str:
         return orjson.dumps(extract(request)).decode()
     if script.style == "numbered":
         return " ".join(str(number) for number in range(1, (script.words or 50) + 1))
-    asked = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
+    last = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
+    asked = _MEMORY.sub("", last)
     parts = [f"You said: “{_shortened(asked)}”"] if asked.strip() else ["You said nothing yet."]
-    facts = _facts_about(asked, [message.content for message in request.messages if message.role == "system"])
+    told = [message.content for message in request.messages if message.role == "system"] + _MEMORY.findall(last)
+    facts = _facts_about(asked, told)
     if facts:
         parts.append("I remember: " + " ".join(facts))
     parts.append("(This is a scripted reply; no model is connected.)")

@@ -51,6 +51,13 @@ async def test_it_repeats_what_it_was_told_that_bears_on_the_question() -> None:
     assert backend().scripted
 
 
+async def test_it_reads_the_memory_block_of_a_message_and_does_not_repeat_it() -> None:
+    asked = "<memory>\n- The user is allergic to peanuts\n- The user lives in Lisbon\n</memory>\n\nWhere do I live?"
+    text, _, _ = await read(backend().stream(ChatRequest(messages=(ChatMessage("user", asked),))))
+    assert text.startswith("You said: “Where do I live?” I remember: The user lives in Lisbon.")
+    assert "<memory>" not in text
+
+
 async def test_a_begun_reply_is_continued_exactly() -> None:
     whole, _, _ = await read(backend().stream(ASKED))
     for cut in range(len(whole)):
