@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.dev.errors import ServerStartError
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 LOG_TAIL_BYTES = 1500
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,15 @@ def end_orphan(
             psutil.wait_procs([orphan], timeout=seconds)
         except psutil.NoSuchProcess:
             return
+
+
+def answers(url: str) -> bool:
+    """Whether a server of ours says 200 there; never through a proxy that the environment names."""
+    try:
+        with _DIRECT.open(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False  # not listening yet, or not ready (urllib's errors are OSErrors)
 
 
 def remember(process: subprocess.Popen[bytes], note: Path) -> None:

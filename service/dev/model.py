@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -48,6 +46,11 @@ class EmbeddedModel:
     def model(self) -> str:
         return self.weights.stem
 
+    def backend(self) -> dict[str, object]:
+        """Its entry in LLM_BACKENDS."""
+        address = {"name": "embedded", "url": self.url, "api_key": self.api_key, "model": self.model}
+        return {**address, "context_length": self.context, "max_concurrency": self.slots}
+
     @property
     def log(self) -> Path:
         return self.home / "model.log"
@@ -72,11 +75,7 @@ class EmbeddedModel:
         children.remember(self.process, self.home / "server.pid")
 
     def is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False  # not listening yet, or still loading (503)
+        return children.answers(f"http://127.0.0.1:{self.port}/health")
 
     def stop(self) -> None:
         if self.process is not None:

@@ -141,6 +141,11 @@ class EmbeddedPostgres:
             self.process = None
         self._directory.unlock()
 
+    def restart(self) -> None:
+        """After it ended: start it again where it was."""
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         """As a crash does it: SIGKILL to the postmaster. `start` recovers."""
         if self.process is not None:

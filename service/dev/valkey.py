@@ -106,6 +106,11 @@ class EmbeddedValkey:
             self.process = None
         self._directory.unlock()
 
+    def restart(self) -> None:
+        """After it ended: start it again where it was."""
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         """As a crash does it: SIGKILL. `start` recovers what the append-only file holds."""
         if self.process is not None:
