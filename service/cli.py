@@ -121,7 +121,7 @@ def token(
 
     chosen = settings()
     roles = ("user", "operator") if operator else ("user",)
-    print(_guarded(lambda: mint(chosen.auth, user, timedelta(days=days), roles)))
+    print(_guarded(lambda: mint(chosen.home, user, timedelta(days=days), roles)))
 
 
 @app.command("import")
@@ -134,8 +134,9 @@ def import_(
 ) -> None:
     """Take in a conversation that was had elsewhere; its messages can be recalled at once."""
     from service.imports.command import import_file
+    from service.imports.service import ImportOptions
 
-    raise typer.Exit(_guarded(lambda: import_file(configured(), file, user, form=form, conversation=conversation, title=title)))
+    raise typer.Exit(_guarded(lambda: import_file(configured(), file, user, ImportOptions(format=form, title=title), conversation=conversation)))
 
 
 @database.command("upgrade")

@@ -1,6 +1,6 @@
 """What every request passes, as plain ASGI: no wrapper task, and a stream's chunks go through untouched.
 
-In order, outermost first: `ResponseHeaders`, `TrustedHost`, `BodyCap`.
+`add_middleware` shows the order.
 """
 
 import asyncio
@@ -10,10 +10,12 @@ import secrets
 from collections.abc import Iterable, Mapping
 
 import orjson
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RapportError, TooLargeError
+from service.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 HOST = re.compile(r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
@@ -29,6 +31,23 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 TRANSPORT_SECURITY = "max-age=31536000; includeSubDomains"
+
+
+# FastAPI's documentation pages load their viewer from elsewhere and start it by an inline script.
+DOCUMENTATION_POLICY = (
+    "default-src 'none'; connect-src 'self'; frame-ancestors 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net;"
+    " style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; font-src https://fonts.gstatic.com;"
+    " img-src 'self' data: https://fastapi.tiangolo.com https://cdn.redoc.ly; worker-src blob:"
+)
+IMPORT_PATH = "/v1/conversations/import"
+
+
+def add_middleware(app: Starlette, settings: Settings) -> None:
+    """Put the layers around the application; the last one added is the outermost."""
+    app.add_middleware(BodyCap, limit=settings.body_max_bytes, larger={IMPORT_PATH: settings.import_max_bytes})
+    app.add_middleware(TrustedHost, names=settings.allowed_hosts, development=settings.embedded)
+    documentation = {"Content-Security-Policy": DOCUMENTATION_POLICY}
+    app.add_middleware(ResponseHeaders, exceptions={"/docs": documentation, "/redoc": documentation})
 
 
 class HostNotAllowedError(RapportError):

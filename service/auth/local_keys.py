@@ -148,10 +148,17 @@ def session_signer(config: AuthConfig) -> Signer | None:
 
 
 def mint(
-    home: Path, subject: str, ttl: timedelta, roles: Collection[str] = ("user",), *, anonymous: bool = False
+    config: AuthConfig, subject: str, ttl: timedelta, roles: Collection[str] = ("user",), *, anonymous: bool = False
 ) -> str:
-    """A token of the development key that `rapport up` left in `home`. Raises `AuthConfigurationError` without one."""
-    path = key_path(home, SESSION)
-    if not path.exists():
-        raise AuthConfigurationError(f"there is no development key in {path.parent}: start `rapport up` once")
-    return read_signer(path, development=True).mint(subject, ttl, roles, anonymous=anonymous)
+    """A token of the service's own key, for `rapport token`. Raises `AuthConfigurationError` when there is none.
+
+    The development key is read, never made: a token of a key that the running service doesn't know would be worthless.
+    """
+    if config.session_key_file is not None:
+        signer = read_signer(config.session_key_file, development=config.embedded)
+    else:
+        path = key_path(config.home, SESSION)
+        if not path.exists():
+            raise AuthConfigurationError(f"there is no development key in {path.parent}: start `rapport up` once")
+        signer = read_signer(path, development=True)
+    return signer.mint(subject, ttl, roles, anonymous=anonymous)

@@ -113,9 +113,9 @@ async def test_operators_only(client: httpx.AsyncClient, provider: IdentityProvi
 async def test_a_developer_token_works_and_an_anonymous_one_is_never_an_operator(
     client: httpx.AsyncClient, auth_config: AuthConfig
 ) -> None:
-    token = mint(auth_config.home, "dev", timedelta(hours=1), ["user", "operator"])
+    token = mint(auth_config, "dev", timedelta(hours=1), ["user", "operator"])
     assert (await client.get("/operators", headers=bearer(token))).json() == {"subject": "dev"}
-    sly = mint(auth_config.home, "dev", timedelta(hours=1), ["user", "operator"], anonymous=True)
+    sly = mint(auth_config, "dev", timedelta(hours=1), ["user", "operator"], anonymous=True)
     assert (await client.get("/operators", headers=bearer(sly))).status_code == 403
 
 
