@@ -3,6 +3,8 @@
 LongTermMemoryError
 ├── ReasonerUnavailableError      no model can answer now; the work is tried again later
 ├── StoreUnavailableError         PostgreSQL is away or restarting
+├── MemoryNotFoundError           absent, or another user's
+├── NotCorrectableError           what was said can't be changed, and history can't either
 └── TurnRefusedError              the accept statement let nobody through
     ├── ConversationNotFoundError (also somebody else's: the two can't be told apart)
     ├── RouteLockedError
@@ -22,6 +24,14 @@ class ReasonerUnavailableError(LongTermMemoryError):
 
 class StoreUnavailableError(LongTermMemoryError):
     """PostgreSQL is away or restarting."""
+
+
+class MemoryNotFoundError(LongTermMemoryError):
+    """There is no such memory of this user."""
+
+
+class NotCorrectableError(LongTermMemoryError):
+    """This memory can't be changed in this way."""
 
 
 class TurnRefusedError(LongTermMemoryError):

@@ -20,6 +20,8 @@ from memory.errors import (
     ConversationNotFoundError,
     IdempotencyConflictError,
     LongTermMemoryError,
+    MemoryNotFoundError,
+    NotCorrectableError,
     RouteLockedError,
     StoreUnavailableError,
     TurnInProgressError,
@@ -114,6 +116,10 @@ def _of_memory(error: LongTermMemoryError) -> RapportError:
         )
     if isinstance(error, IdempotencyConflictError):
         return ConflictError(f"{detail} Use a new one.", code="idempotency_conflict")
+    if isinstance(error, MemoryNotFoundError):
+        return NotFoundError(detail, code="memory_not_found")
+    if isinstance(error, NotCorrectableError):
+        return ConflictError(detail, code="not_correctable")
     if isinstance(error, StoreUnavailableError):
         return UnavailableError("The database is away for a moment; nothing was written. Try again.", code="store_unavailable")
     return RapportError("An error of ours, and it has been logged.")

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from service.errors import InvalidRequestError
@@ -21,6 +21,6 @@ def decode_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
         when = datetime.fromisoformat(at)
         if when.tzinfo is None:
             raise ValueError("no time zone")
-        return when, UUID(item_id)
+        return when.astimezone(UTC), UUID(item_id)
     except (ValueError, binascii.Error, OverflowError) as error:
         raise InvalidRequestError("The cursor is not one of ours; start without it.", code="invalid_cursor") from error

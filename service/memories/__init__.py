@@ -1,0 +1,1 @@
+"""What is remembered, in its owner's hands."""

@@ -1,0 +1,154 @@
+"""/v1/memories: see what is remembered, search it, add to it, correct it, pin it."""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, status
+
+from memory import curation, transcript
+from memory.postgres import Connection
+from memory.retrieval import RecallQuery, recall
+from service.auth.dependencies import Caller
+from service.chat.schemas import Problem
+from service.dependencies import Context
+from service.errors import InvalidRequestError
+from service.limits import address_of
+from service.memories.schemas import (
+    Found,
+    ListQuery,
+    MemoryChange,
+    MemoryDetail,
+    MemoryPage,
+    MemoryView,
+    NewMemory,
+    SearchRequest,
+    SearchResult,
+)
+from service.paging import decode_cursor, encode_cursor
+
+router = APIRouter(prefix="/v1/memories", tags=["memories"])
+
+SEARCH_TOKENS = 200_000
+"""A search is cut by its limit, not by a prompt's budget."""
+
+PROBLEMS: dict[int | str, dict[str, object]] = {
+    code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
+    for code, text in {
+        401: "No valid token",
+        404: "`memory_not_found`: absent, or another user's",
+        409: "`not_correctable`: an episode, or history",
+        422: "`invalid_request`: `errors` names the fields; `invalid_cursor`",
+        429: "`rate_limited`: wait for `Retry-After`",
+        503: "`store_unavailable`: nothing was written; try again",
+    }.items()
+}
+
+
+def some(*codes: int) -> dict[int | str, dict[str, object]]:
+    return {code: PROBLEMS[code] for code in (401, 422, 429, 503, *codes)}
+
+
+MemoryId = Annotated[UUID, Path(description="A fact's id, or of an episode its message's")]
+
+
+@router.get("", responses=some(), summary="List memories, the latest first")
+async def list_memories(
+    request: Request, caller: Caller, context: Context, wish: Annotated[ListQuery, Query()]
+) -> MemoryPage:
+    """Both layers together, by when they were said: facts that were learnt, and episodes, which are the messages."""
+    await context.limits.check(caller, address_of(request), "read")
+    wanted = curation.Filter(wish.layer, wish.kind, wish.statuses, wish.text, wish.conversation_id, wish.pinned)
+    async with context.database.as_user(caller.user_id) as connection:
+        found = await curation.list_memories(
+            connection, caller.user_id, wanted, wish.limit + 1, decode_cursor(wish.cursor)
+        )
+    page = found[: wish.limit]
+    more = len(found) > wish.limit
+    return MemoryPage(
+        items=[MemoryView.of(item) for item in page],
+        next_cursor=encode_cursor(page[-1].said_at, page[-1].id) if more else None,
+    )
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, responses=some(), summary="Add a memory")
+async def add_memory(request: Request, body: NewMemory, caller: Caller, context: Context) -> MemoryView:
+    """Its source is that its owner said so here."""
+    if body.route not in context.policies.gate.routes:
+        known = ", ".join(context.policies.gate.routes)
+        raise InvalidRequestError(f"There is no route {body.route!r}; there are: {known}.", code="unknown_route")
+    await context.limits.check(caller, address_of(request), "write")
+    vector = (await context.embedder.embed([body.text]))[0]
+    async with context.database.as_user(caller.user_id) as connection:
+        fact_id = await curation.add_fact(
+            connection,
+            caller.owner,
+            kind=body.kind,
+            text=body.text.strip(),
+            route=body.route,
+            due_at=body.due_at,
+            pinned=body.pinned,
+            vector=vector,
+        )
+        return MemoryView.of((await curation.read_memory(connection, caller.user_id, fact_id)).item)
+
+
+@router.post("/search", responses=some(404), summary="Search memories as a turn does")
+async def search_memories(request: Request, body: SearchRequest, caller: Caller, context: Context) -> SearchResult:
+    """The same recall that puts memories into a prompt: by meaning, by words, by time and by who said it."""
+    await context.limits.check(caller, address_of(request), "search")
+    began = time.perf_counter()
+    vector = (await context.embedder.embed([body.query]))[0]
+    async with context.database.as_user(caller.user_id) as connection:
+        routes, time_zone, names = await _scope(connection, context, caller.user_id, body.conversation_id)
+        query = RecallQuery(
+            user_id=caller.user_id,
+            text=body.query,
+            vector=vector,
+            routes=routes,
+            token_budget=SEARCH_TOKENS,
+            limit=body.limit,
+            now=datetime.now(UTC),
+            time_zone=time_zone,
+            names=names,
+        )
+        items = await recall(connection, query)
+        quotes = await curation.quotes(connection, caller.user_id, [item.id for item in items])
+    found = [Found.of(item, quotes.get(item.id, "")) for item in items]
+    return SearchResult(items=found, elapsed_ms=round((time.perf_counter() - began) * 1000, 2))
+
+
+async def _scope(
+    connection: Connection, context: Context, user_id: UUID, conversation_id: UUID | None
+) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """Routes, time zone and speakers' names to search with."""
+    names = await curation.speakers(connection, user_id)
+    if conversation_id is None:
+        return tuple(context.policies.gate.routes), "UTC", names
+    conversation = await transcript.read_conversation(connection, user_id, conversation_id)
+    routes = ("general",) if conversation.route == "general" else ("general", conversation.route)
+    return routes, conversation.time_zone, names
+
+
+@router.get("/{memory_id}", responses=some(404), summary="One memory with its sources and history")
+async def read_memory(request: Request, memory_id: MemoryId, caller: Caller, context: Context) -> MemoryDetail:
+    await context.limits.check(caller, address_of(request), "read")
+    async with context.database.as_user(caller.user_id) as connection:
+        return MemoryDetail.of_closer(await curation.read_memory(connection, caller.user_id, memory_id))
+
+
+@router.patch("/{memory_id}", responses=some(404, 409), summary="Correct a fact, or pin it")
+async def change_memory(
+    request: Request, memory_id: MemoryId, body: MemoryChange, caller: Caller, context: Context
+) -> MemoryDetail:
+    """A correction is a new fact with a new id, which this answers; the old one stays as its history, and the message
+    that taught it does not teach it again."""
+    await context.limits.check(caller, address_of(request), "write")
+    vector = None if body.text is None else (await context.embedder.embed([body.text]))[0]
+    async with context.database.as_user(caller.user_id) as connection:
+        if body.text is not None:
+            memory_id = await curation.correct_fact(connection, caller.user_id, memory_id, body.text.strip(), vector)
+        if body.pinned is not None:
+            await curation.pin_fact(connection, caller.user_id, memory_id, pinned=body.pinned)
+        return MemoryDetail.of_closer(await curation.read_memory(connection, caller.user_id, memory_id))

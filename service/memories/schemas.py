@@ -1,0 +1,226 @@
+"""What the memory panel and the API send and get."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from memory.curation import Closer, Item, SourceMessage
+from memory.retrieval import RecalledItem
+from service.chat.schemas import Body, Text
+
+Layer = Literal["episode", "fact"]
+Kind = Literal["user", "companion", "both", "open_loop"]
+Status = Literal["current", "active", "uncertain", "superseded", "corrected", "all"]
+
+FACT_CHARS = 500
+
+A_FACT: dict[str, Any] = {
+    "id": "01937b41-52c8-7a10-8d1e-2b8c5a7e4f02",
+    "layer": "fact",
+    "kind": "user",
+    "text": "Caroline has a dog called Biscuit",
+    "status": "active",
+    "pinned": False,
+    "route": "general",
+    "speaker": "Caroline",
+    "by_user": False,
+    "said_at": "2023-05-08T13:56:00Z",
+    "learnt_at": "2023-05-08T13:56:09Z",
+    "valid_from": "2023-05-08T13:56:00Z",
+    "valid_to": None,
+    "due_at": None,
+    "superseded_by": None,
+    "confirmations": 1,
+    "source": {
+        "conversation_id": "01937b3e-7a11-7c4e-9d6e-3f3b0d2d9a01",
+        "message_id": "01937b3e-7a12-7c01-b2a4-0f6d5c1e9a11",
+        "seq": 3,
+        "quote": "My dog Biscuit chewed my running shoes",
+    },
+}
+
+
+class SourceView(BaseModel):
+    """The message behind a memory; all null when its owner wrote the memory down."""
+
+    conversation_id: UUID | None
+    message_id: UUID | None
+    seq: int | None
+    quote: str = Field(description="The words that support it")
+
+
+class MemoryView(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [A_FACT]})
+
+    id: UUID
+    layer: Layer
+    kind: Kind | None = Field(description="Of a fact: whom it is about, or something that is still open")
+    text: str
+    status: str = Field(description="active, uncertain (what it rests on has changed), superseded, corrected")
+    pinned: bool
+    route: str
+    speaker: str | None
+    by_user: bool = Field(description="Written or corrected by its owner, not learnt")
+    said_at: datetime
+    learnt_at: datetime | None
+    valid_from: datetime | None
+    valid_to: datetime | None
+    due_at: datetime | None
+    superseded_by: UUID | None
+    confirmations: int = Field(description="How often it was said again")
+    source: SourceView
+
+    @classmethod
+    def of(cls, item: Item) -> Self:
+        return cls(**_fields(item))
+
+
+def _fields(item: Item) -> dict[str, Any]:
+    source = SourceView(
+        conversation_id=item.conversation_id, message_id=item.message_id, seq=item.seq, quote=item.quote
+    )
+    names = MemoryView.model_fields.keys() - {"source"}
+    return {**{name: getattr(item, name) for name in names}, "source": source}
+
+
+class MemoryPage(BaseModel):
+    items: list[MemoryView]
+    next_cursor: str | None
+
+
+class SourceMessageView(BaseModel):
+    conversation_id: UUID
+    message_id: UUID
+    seq: int
+    role: str
+    speaker: str | None
+    said_at: datetime
+    quote: str
+    content: str | None = Field(description="The whole message; null when it is gone")
+
+    @classmethod
+    def of(cls, source: SourceMessage) -> Self:
+        return cls.model_validate(source, from_attributes=True)
+
+
+class MemoryDetail(MemoryView):
+    """One memory with every message it came from, what it replaced, and what replaced it."""
+
+    sources: list[SourceMessageView]
+    history: list[MemoryView] = Field(
+        description="Older and newer versions of a fact; the facts learnt from an episode"
+    )
+
+    @classmethod
+    def of_closer(cls, closer: Closer) -> Self:
+        return cls(
+            **_fields(closer.item),
+            sources=[SourceMessageView.of(source) for source in closer.sources],
+            history=[MemoryView.of(item) for item in closer.history],
+        )
+
+
+class ListQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    layer: Layer | None = None
+    kind: Kind | None = None
+    status: Status = Field("current", description="`current` is active and uncertain")
+    text: Text | None = Field(None, min_length=1, max_length=200, description="Memories that contain this")
+    conversation_id: UUID | None = None
+    pinned: bool | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: str | None = Field(None, max_length=200)
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        if self.status == "current":
+            return ("active", "uncertain")
+        if self.status == "all":
+            return ("active", "uncertain", "superseded", "corrected")
+        return (self.status,)
+
+
+class SearchRequest(Body):
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"query": "What is the dog called?", "limit": 5}]}
+    )
+
+    query: Text = Field(min_length=1, max_length=2000)
+    limit: int = Field(10, ge=1, le=100)
+    conversation_id: UUID | None = Field(None, description="Search as a turn of this conversation would")
+
+
+class Found(BaseModel):
+    """A memory as a prompt would have it, with why it was found."""
+
+    id: UUID
+    layer: Layer
+    text: str = Field(description="With its day, and relative dates resolved")
+    score: float
+    why: list[str]
+    said_at: datetime
+    speaker: str | None
+    role: str
+    source: SourceView
+
+    @classmethod
+    def of(cls, item: RecalledItem, quote: str) -> Self:
+        source = SourceView(conversation_id=item.conversation_id, message_id=item.message_id, seq=item.seq, quote=quote)
+        return cls(
+            id=item.id,
+            layer="fact" if item.layer == "fact" else "episode",
+            text=item.text,
+            score=round(item.score, 4),
+            why=list(item.why),
+            said_at=item.said_at,
+            speaker=item.speaker,
+            role=item.role,
+            source=source,
+        )
+
+
+class SearchResult(BaseModel):
+    items: list[Found] = Field(description="Best first; empty when nothing is good enough")
+    elapsed_ms: float
+
+
+class NewMemory(Body):
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "I am allergic to peanuts", "kind": "user"}]}
+    )
+
+    text: Text = Field(min_length=1, max_length=FACT_CHARS)
+    kind: Kind = "user"
+    route: str = Field("general", max_length=40)
+    due_at: AwareDatetime | None = Field(None, description="Of an open loop: when it is due")
+    pinned: bool = False
+
+    @model_validator(mode="after")
+    def _due_is_a_date_of_this_age(self) -> Self:
+        if self.due_at is not None and not 1970 <= self.due_at.year <= 2200:
+            raise ValueError("due_at has to be between the years 1970 and 2200")
+        if not self.text.strip():
+            raise ValueError("text must not be empty")
+        return self
+
+
+class MemoryChange(Body):
+    """Correct what a fact says, or pin it. A correction makes a new fact; the old words stay as its history."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "Caroline's dog is called Bisquit"}, {"pinned": True}]}
+    )
+
+    text: Text | None = Field(None, min_length=1, max_length=FACT_CHARS)
+    pinned: bool | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.text is None and self.pinned is None:
+            raise ValueError('send "text", "pinned" or both')
+        if self.text is not None and not self.text.strip():
+            raise ValueError("text must not be empty")
+        return self
