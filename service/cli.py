@@ -121,7 +121,7 @@ def token(
 
     chosen = settings()
     roles = ("user", "operator") if operator else ("user",)
-    print(_guarded(lambda: mint(chosen.home, user, timedelta(days=days), roles)))
+    print(_guarded(lambda: mint(chosen.auth_config, user, timedelta(days=days), roles)))
 
 
 @app.command("import")
