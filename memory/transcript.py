@@ -103,6 +103,7 @@ async def create_conversation(
         time_zone,
         source,
     )
+    assert row is not None  # noqa: S101  an INSERT returns its row
     return Conversation(*row)
 
 

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from service import health
+from service import docs, health
 from service.auth import routes as session_routes
 from service.chat import routes as chat_routes
 from service.chat.stream_docs import with_event_schemas
@@ -19,7 +19,7 @@ from service.errors import InvalidRequestError, RapportError, openai_shape, tran
 from service.exports import routes as export_routes
 from service.imports import routes as import_routes
 from service.memories import routes as memory_routes
-from service.middleware import add_middleware
+from service.middleware import BodyCap, ResponseHeaders, TrustedHost
 from service.openai import routes as openai_routes
 from service.runtime import Runtime, open_runtime
 from service.settings import Settings
@@ -52,6 +52,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         version="0.1.0",
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         openapi_tags=[
             {"name": "chat", "description": "Conversations and streamed turns"},
             {"name": "memories", "description": "What is remembered: see it, correct it, erase it"},
@@ -69,6 +71,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         memory_routes.router,
         export_routes.router,
         openai_routes.router,
+        docs.router,
         web_routes.router,
     ):
         app.include_router(router)
@@ -77,7 +80,10 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _any)
     for family in _families():
         app.add_exception_handler(family, _any)
-    add_middleware(app, settings)
+    # added last, seen first
+    app.add_middleware(BodyCap, limit=settings.body_max_bytes, larger={"/v1/conversations/import": settings.import_max_bytes})
+    app.add_middleware(TrustedHost, names=settings.allowed_hosts, development=settings.embedded)
+    app.add_middleware(ResponseHeaders)
     _document_events(app)
     return app
 

@@ -87,5 +87,8 @@ async def _queue(context: Runtime) -> tuple[str, bool, str]:
 
 
 async def _backends(context: Runtime) -> tuple[str, bool, str]:
-    ok, detail = await context.backends.check()
-    return "up" if ok else "down", False, detail
+    providers = context.backends.providers
+    if not providers:
+        return "down", False, "no model server is configured: set LLM_BACKENDS, OPENAI_API_KEY or LMSTUDIO_URL"
+    resting = [provider.name for provider in providers if provider.circuit.is_open]
+    return ("down" if len(resting) == len(providers) else "up"), False, f"resting: {', '.join(resting)}" if resting else ""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
+from typing import Any
 from uuid import UUID
 
 from redis.exceptions import NoScriptError, RedisError
@@ -73,7 +74,7 @@ class RedisReplyLog:
 
     async def read(self, log: Log, after: EventId | None = None) -> list[Event]:
         start = f"({after}" if after else "-"
-        rows = await self._link.run(lambda client: client.xrange(reply_key(log.conversation_id, log.turn_id), start, "+"))
+        rows: Any = await self._link.run(lambda client: client.xrange(reply_key(log.conversation_id, log.turn_id), start, "+"))
         return [_event(log, entry_id, fields) for entry_id, fields in rows]
 
     async def read_many(self, wanted: Sequence[tuple[Log, EventId | None]]) -> list[list[Event] | Exception]:

@@ -4,7 +4,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import redis.asyncio
@@ -38,6 +38,11 @@ class LiveState(Protocol):
         ...
 
 
+async def _pair(client: redis.asyncio.Redis, conversation_id: UUID) -> tuple[bytes | None, bytes | None]:
+    found: Any = await client.mget(session_key(conversation_id), buffer_key(conversation_id))
+    return found[0], found[1]
+
+
 def _decode(owner: UUID, conversation_id: UUID, session: bytes | None, buffer: bytes | None) -> Live:
     try:
         live = Live(
@@ -57,8 +62,8 @@ class RedisLiveState:
 
     async def load(self, owner: UUID, conversation_id: UUID) -> Live:
         try:
-            found = await self._link.run(lambda client: client.mget(session_key(conversation_id), buffer_key(conversation_id)))
-            return _decode(owner, conversation_id, *found)
+            session, buffer = await self._link.run(lambda client: _pair(client, conversation_id))
+            return _decode(owner, conversation_id, session, buffer)
         except (LiveStateUnavailableError, OwnerMismatchError, ValueError, KeyError):
             LIVE_STATE.labels("unavailable").inc()
             return Live()

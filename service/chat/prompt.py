@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memory.retrieval import RecalledItem
-from service.llm.ports import ChatMessage, ChatRequest, Target
+from service.llm.ports import ChatMessage, ChatRequest, Role, Target
 from sessions.state import Buffer, Line
 
 DEFAULT_PERSONA = "You are {name}, a warm, honest companion. Keep to what you know of the person you talk with; ask when you don't know."
@@ -117,7 +117,7 @@ def _alternating(lines: Sequence[Line]) -> list[ChatMessage]:
     for line in lines:
         if not line.content:
             continue
-        role = "assistant" if line.role == "assistant" else "user"
+        role: Role = "assistant" if line.role == "assistant" else "user"
         if messages and messages[-1].role == role:
             messages[-1] = ChatMessage(role, f"{messages[-1].content}\n\n{line.content}")
         elif messages or role == "user":

@@ -43,7 +43,7 @@ class Companion(Body):
 class NewConversation(Body):
     title: Text = Field("", max_length=200)
     route: str = Field("general", max_length=40, description="The policy the conversation is on; it can't be changed later", examples=["general"])
-    companion: Companion = Companion()
+    companion: Companion = Field(default_factory=lambda: Companion(name="", persona=""))
     time_zone: TimeZone = "UTC"
 
 

@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.chat.events import PING
 from service.chat.metrics import READERS
+from sessions.replies import Event
 
 PING_SECONDS = 15.0
 SEND_SECONDS = 20.0
@@ -29,8 +30,8 @@ class EventStream:
 
     def __init__(
         self,
-        source: AsyncIterator[Sequence[object]],
-        encode: Callable[[object], bytes],
+        source: AsyncIterator[Sequence[Event]],
+        encode: Callable[[Event], bytes],
         *,
         headers: Sequence[tuple[bytes, bytes]] = (),
         tail: bytes = b"",

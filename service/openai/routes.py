@@ -31,7 +31,7 @@ PREFIX = "rapport"
 def model_ids(context: Runtime) -> list[str]:
     """What a client's model picker shows: each route, and each backend of the first route by name."""
     routes = [PREFIX if route == "general" else f"{PREFIX}-{route}" for route in context.policies.gate.routes]
-    return routes + [f"{PREFIX}/{name}" for name in context.backends.names("general")]
+    return routes + [f"{PREFIX}/{provider.name}" for provider in context.backends.providers if "general" in provider.config.routes]
 
 
 @router.get("/models", summary="List the models that a client may name")
@@ -118,8 +118,7 @@ class Chunks:
         self._id = "chatcmpl-"
         self._shown = 0
 
-    def encode(self, event: object) -> bytes:
-        assert isinstance(event, Event)  # noqa: S101
+    def encode(self, event: Event) -> bytes:
         match event.type:
             case ev.ACCEPTED:
                 self._id = f"chatcmpl-{orjson.loads(event.data)['turn_id']}"
