@@ -105,7 +105,6 @@ const memory = (id) => `/v1/memories/${encodeURIComponent(id)}`;
 const turn = (conversationId, turnId) => `${conversation(conversationId)}/turns/${encodeURIComponent(turnId)}`;
 const STREAM = { accept: "text/event-stream" };
 
-export const whoAmI = () => call("GET", "/v1/session", { quiet: true });
 export const signIn = (token) => call("POST", "/v1/session", { body: token ? { token } : {}, quiet: true });
 export const signOut = () => call("DELETE", "/v1/session", { quiet: true });
 
@@ -136,10 +135,10 @@ export const forgetMemory = (id) => call("DELETE", memory(id));
  * Upload a file as a conversation. XMLHttpRequest, since fetch does not tell how much has been sent.
  * @param {(sent: number, total: number) => void} onProgress bytes
  */
-export function importConversation(file, format, onProgress) {
+export function importConversation(file, query, onProgress) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
-    xhr.open("POST", `/v1/conversations/import?format=${encodeURIComponent(format)}`);
+    xhr.open("POST", `/v1/conversations/import?${new URLSearchParams(query)}`);
     xhr.setRequestHeader("content-type", "application/x-ndjson");
     xhr.upload.onprogress = (event) => onProgress(event.loaded, event.total || file.size);
     xhr.onerror = () => reject(Problem.unreachable());

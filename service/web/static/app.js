@@ -132,7 +132,8 @@ async function showAddress() {
     try {
       const conversation = known ?? (await readConversation(match[1]));
       conversations.put(conversation);
-      await chat.open(conversation, seq);
+      if (seq && chat.conversation?.id === conversation.id) await chat.jumpTo(seq);
+      else await chat.open(conversation, seq);
     } catch (problem) {
       if (problem.status !== 404) throw problem;
       await chat.open(null);

@@ -214,7 +214,7 @@ export class Chat {
 
   refused({ said, reply, message }, problem) {
     this.thread.remove(reply);
-    this.memory.showRecalled(null);
+    this.memory.showRecalled(this.thread.items.findLast((item) => item.recalled) ?? null);
     this.declined(said, message, problem);
     if (problem.turnId) this.follow(problem.turnId);
   }
@@ -241,7 +241,7 @@ export class Chat {
     const turn = await readTurn(this.conversation.id, turnId).catch(() => null);
     if (turn?.text) reply.replace(turn.text);
     reply.finish({ finishReason: turn?.status === "stopped" ? "stopped" : "stop", scripted: turn?.scripted, model: turn?.model });
-    if (!turn?.text) reply.showTrouble(turn?.error ? Problem.fromBody(turn.error, problem.status) : problem);
+    if (!turn?.text) reply.showTrouble(turn?.failure ? Problem.fromBody(turn.failure, problem.status) : problem);
   }
 
   async stop() {
@@ -277,7 +277,6 @@ export class Chat {
     this.memory.showRecalled(reply);
     if (reply.recalled) return;
     reply.setRecalled(await this.recalledOf(reply.turnId));
-    reply.refs.knots.classList.remove("asks");
     this.memory.showRecalled(reply);
   }
 

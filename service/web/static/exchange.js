@@ -90,7 +90,10 @@ export class Exchange {
     announce(data.text);
   }
 
+  /** Another writer goes on behind the first `kept_chars` characters, which is all that both have in common. */
   takenOver(data) {
+    const kept = firstCharacters(this.reply.text, data.kept_chars ?? Infinity);
+    if (kept !== this.reply.text) this.reply.replace(kept);
     if (data.grade !== "exact") this.reply.setState("Picked up by another server");
   }
 
@@ -122,6 +125,11 @@ export class Exchange {
     this.hooks.ended("refused", problem);
     announce(`${problem.title}. ${problem.detail}`);
   }
+}
+
+/** The service counts characters as Unicode does; JavaScript's strings count an emoji as two. */
+function firstCharacters(text, count) {
+  return text.length <= count ? text : Array.from(text).slice(0, count).join("");
 }
 
 const HANDLERS = {

@@ -4,20 +4,13 @@ import { importConversation } from "./api.js";
 import { openDialog } from "./dialogs.js";
 import { byId, make } from "./dom.js";
 
-const SHOWN_ERRORS = 200;
-
-/** "sillytavern" or "rapport", from the first lines of a file. */
-export function guessFormat(text) {
-  for (const line of text.split("\n", 5)) {
-    try {
-      const first = JSON.parse(line);
-      if ("chat_metadata" in first || "user_name" in first || "mes" in first) return "sillytavern";
-      return "rapport";
-    } catch {
-      continue; // a broken first line is the importer's to report
-    }
-  }
-  return "rapport";
+function summaryOf({ imported, duplicates = 0, skipped = 0, broken = 0, already_imported: wasHere = false }) {
+  if (wasHere) return "Everything in this file was here already.";
+  const parts = [`${imported} ${imported === 1 ? "message" : "messages"} imported`];
+  if (duplicates) parts.push(`${duplicates} here already`);
+  if (skipped) parts.push(`${skipped} left out`);
+  if (broken) parts.push(`${broken} ${broken === 1 ? "line" : "lines"} not readable`);
+  return `${parts.join(", ")}.`;
 }
 
 /** hooks: imported(conversationId), open(conversationId) */
@@ -45,12 +38,12 @@ export class Importer {
   async send() {
     this.reset();
     const file = byId("import-file").files[0];
-    const format = byId("import-format").value || guessFormat(await file.slice(0, 65_536).text());
+    const query = { format: byId("import-format").value, time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone };
     byId("import-progress").hidden = false;
     byId("import-bar").value = 0;
     byId("import-state").textContent = "Sending…";
     try {
-      const result = await importConversation(file, format, (sent, total) => this.progress(sent, total));
+      const result = await importConversation(file, query, (sent, total) => this.progress(sent, total));
       this.showResult(result);
     } catch (problem) {
       this.showErrors(problem.errors);
@@ -71,25 +64,24 @@ export class Importer {
     }
   }
 
-  showResult({ conversation_id: conversationId, imported, skipped = 0, errors = [] }) {
+  showResult(result) {
+    const conversationId = result.conversation_id;
     this.conversationId = conversationId;
-    const parts = [`${imported} ${imported === 1 ? "message" : "messages"} imported`];
-    if (skipped) parts.push(`${skipped} left out`);
     byId("import-result").hidden = false;
-    byId("import-summary").textContent = `${parts.join(", ")}.`;
-    this.showErrors(errors);
+    byId("import-summary").textContent = summaryOf(result);
+    this.showErrors(result.errors, result.broken);
     byId("import-start").hidden = true;
     byId("import-show").hidden = !conversationId;
     byId("import-show").focus();
     this.hooks.imported(conversationId);
   }
 
-  showErrors(errors) {
+  showErrors(errors, broken = 0) {
     const lines = (errors ?? []).filter((error) => error?.line !== undefined);
     if (lines.length === 0) return;
     byId("import-result").hidden = false;
-    const rows = lines.slice(0, SHOWN_ERRORS).map((error) => make("li", {}, `Line ${error.line}: ${error.reason ?? "not readable"}`));
-    if (lines.length > SHOWN_ERRORS) rows.push(make("li", {}, `and ${lines.length - SHOWN_ERRORS} more`));
+    const rows = lines.map((error) => make("li", {}, `Line ${error.line}: ${error.reason ?? "not readable"}`));
+    if (broken > lines.length) rows.push(make("li", {}, `and ${broken - lines.length} more`));
     byId("import-errors").replaceChildren(...rows);
     byId("import-errors").hidden = false;
   }

@@ -143,6 +143,9 @@ export class ReplyMessage extends Message {
 
   setRecalled(items) {
     this.recalled = items;
+    this.refs.knots.classList.remove("asks");
+    this.refs.knots.title = "";
+    this.refs.knotText.className = "";
     this.root.classList.toggle("remembers", items.length > 0);
     this.refs.dots.replaceChildren(...items.slice(0, 3).map(() => make("i")));
     this.refs.knotText.textContent = items.length === 1 ? "1 memory" : `${items.length} memories`;
@@ -150,7 +153,10 @@ export class ReplyMessage extends Message {
   }
 
   offerKnots() {
-    this.refs.knotText.textContent = "What was remembered here?";
+    this.refs.dots.replaceChildren(make("i"));
+    this.refs.knotText.textContent = "Which memories served this reply?";
+    this.refs.knotText.className = "visually-hidden";
+    this.refs.knots.title = this.refs.knotText.textContent;
     this.refs.knots.classList.add("asks");
     this.refs.knots.hidden = false;
   }

@@ -1,6 +1,6 @@
 // Who is talking: a cookie that scripts can't read holds the token; the page only asks and shows.
 
-import { signIn, signOut, whoAmI } from "./api.js";
+import { signIn, signOut } from "./api.js";
 import { openDialog } from "./dialogs.js";
 import { byId } from "./dom.js";
 
@@ -24,18 +24,12 @@ export class Session {
     byId("sign-out").addEventListener("click", () => this.leave());
   }
 
-  /** Be somebody: the bearer of `token`, whom the cookie names, or else a guest. Throws a Problem. */
+  /**
+   * Be somebody: the bearer of `token`; without one whom the cookie names, or else a new guest. Throws a Problem.
+   * One request does it: asking first who one is would cost a newcomer a second, and an error in the console.
+   */
   async begin(token) {
-    if (token) {
-      this.show(await signIn(token));
-      return;
-    }
-    try {
-      this.show(await whoAmI());
-    } catch (problem) {
-      if (problem.status !== 401) throw problem;
-      this.show(await signIn());
-    }
+    this.show(await signIn(token));
   }
 
   show(who) {

@@ -110,7 +110,8 @@ export class Thread {
     const item = this.items.find((each) => each.seq === seq);
     if (!item) return false;
     this.follows = false;
-    item.root.scrollIntoView({ block: "center", behavior: scrollBehaviour() });
+    // At once: a slow scroll over a long talk says nothing, and each new layout on the way would start it anew.
+    item.root.scrollIntoView({ block: "center", behavior: "instant" });
     item.root.classList.remove("found");
     void item.root.offsetWidth; // lets the mark start anew when the same message is asked for twice
     item.root.classList.add("found");
