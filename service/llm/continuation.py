@@ -17,32 +17,42 @@ class PrefixGuard:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix.strip()
+        self._blank = prefix[len(prefix.rstrip()) :]
         self._held = ""
         self._open = len(self._prefix) < SHORT
 
     def feed(self, text: str) -> str:
         """Return the text that may be shown now."""
         if self._open:
-            return text
+            return self._joined(text) if self._blank else text
         self._held += text
         said = self._held.lstrip()
         agreed = _agreement(said, self._prefix)
         if agreed == len(self._prefix):
             self._open = True
-            return said[agreed:]
+            return self._joined(said[agreed:])
         if agreed == len(said):
             return ""
         self._open = True
         if agreed >= SURE:
             raise CannotContinueError("the server began the reply again instead of continuing it")
-        return self._held
+        return self._joined(self._held)
 
     def close(self) -> str:
         """Return what was held when the reply ended."""
         if self._open:
             return ""
         self._open = True
-        return self._held
+        return self._joined(self._held)
+
+    def _joined(self, text: str) -> str:
+        """Leave out the blank space that was shown already: templates trim it, and the model makes it anew."""
+        while self._blank and text:
+            if text[0] != self._blank[0]:
+                self._blank = ""
+                break
+            text, self._blank = text[1:], self._blank[1:]
+        return text
 
 
 def _agreement(one: str, other: str) -> int:

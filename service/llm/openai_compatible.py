@@ -206,16 +206,24 @@ class OpenAICompatibleBackend:
 
     async def _send(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
         timeouts = self.config.timeouts
-        connect = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        data = orjson.dumps(body)
         try:
             async with asyncio.timeout(timeouts.first_token):
-                return await self._client().post(
-                    f"{self.config.url}/chat/completions",
-                    data=orjson.dumps(body),
-                    headers=self._headers,
-                    timeout=connect,
-                    allow_redirects=False,
-                )
+                while True:
+                    told: dict[str, bool] = {}
+                    try:
+                        return await self._client().post(
+                            f"{self.config.url}/chat/completions",
+                            data=data,
+                            headers=self._headers,
+                            timeout=patience,
+                            allow_redirects=False,
+                            trace_request_ctx=told,
+                        )
+                    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                        if not told.get("reused"):
+                            raise  # a kept connection that died meanwhile says nothing; a new one does
         except aiohttp.ConnectionTimeoutError as error:
             raise BackendUnavailableError(f"no connection within {timeouts.connect:g} s", backend=self.name) from error
         except TimeoutError as error:

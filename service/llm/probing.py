@@ -21,7 +21,7 @@ from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.ports import ChatMessage, ChatRequest
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
-BEGUN, REST = "The quick brown fox jum", "ps over"
+BEGUN = "The quick brown fox jumps over"
 SCHEMA: dict[str, Any] = {
     "title": "colour",
     "type": "object",
@@ -93,7 +93,7 @@ async def examine(backend: OpenAICompatibleBackend, model: str) -> Capabilities:
 
 
 async def probe_prefill(backend: OpenAICompatibleBackend, model: str, server: str) -> PrefillGrade:
-    """Begin a well-known sentence inside a word: only a true continuation goes on with the word's other half."""
+    """Begin a well-known sentence: a continuation ends it, a new reply or a doubled one says its beginning again."""
     dialect = backend.dialect(model)
     if dialect.prefill == "none":
         return "refuses"
@@ -122,14 +122,12 @@ async def probe_prefill(backend: OpenAICompatibleBackend, model: str, server: st
 
 
 def graded(text: str) -> PrefillGrade:
-    """Return what kind of answer to the begun sentence `text` is."""
-    if text.startswith(REST[:4]):
+    """Return what kind of answer to the begun sentence `text` is; small models may miss a word of it."""
+    if "dog" not in text:
+        return "restarts"
+    if "quick" not in text:
         return "continues"
-    if text.lstrip().startswith(BEGUN):
-        return (
-            "doubles" if text.lstrip()[len(BEGUN) :].startswith(REST[:4]) and text.count("quick") == 1 else "restarts"
-        )
-    return "restarts"
+    return "doubles" if text.lstrip().startswith(BEGUN) and text.count("quick") == 1 else "restarts"
 
 
 async def probe_schema(backend: OpenAICompatibleBackend, model: str) -> SchemaSupport:

@@ -13,7 +13,8 @@ class ThoughtSplitter:
     def __init__(self, *, thinking: bool = False) -> None:
         self._close = "</think>" if thinking else ""
         self._held = ""
-        self._trim = thinking
+        self._trim = False
+        """The blank lines after a closing tag belong to neither."""
 
     def feed(self, text: str) -> tuple[str, str]:
         if not self._held and not self._close and not self._trim and "<" not in text and "[" not in text:
@@ -24,31 +25,35 @@ class ThoughtSplitter:
         self._held = ""
         while rest:
             rest = self._step(rest, reply, reasoning)
-        said = "".join(reply)
-        if self._trim and not self._close and said:
-            said = said.lstrip("\n ")
-            self._trim = not said
-        return said, "".join(reasoning)
+        return "".join(reply), "".join(reasoning)
 
     def close(self) -> tuple[str, str]:
         """Return what was held because it might have become a tag."""
         held, self._held = self._held, ""
-        return ("", held) if self._close else (held, "")
+        return ("", held) if self._close else (self._said(held), "")
 
     def _step(self, rest: str, reply: list[str], reasoning: list[str]) -> str:
+        """Take `rest` up to its next tag, or all of it; return what is left."""
         wanted = (self._close,) if self._close else tuple(_PAIRS)
-        target = reasoning if self._close else reply
         found = min(((at, tag) for tag in wanted if (at := rest.find(tag)) >= 0), default=None)
+        end = found[0] if found else len(rest) - _unfinished(rest, wanted)
+        if self._close:
+            reasoning.append(rest[:end])
+        else:
+            reply.append(self._said(rest[:end]))
         if found is None:
-            keep = _unfinished(rest, wanted)
-            target.append(rest[: len(rest) - keep])
-            self._held = rest[len(rest) - keep :]
+            self._held = rest[end:]
             return ""
-        at, tag = found
-        target.append(rest[:at])
+        tag = found[1]
+        self._trim = bool(self._close)
         self._close = "" if self._close else _PAIRS[tag]
-        self._trim = True
-        return rest[at + len(tag) :]
+        return rest[end + len(tag) :]
+
+    def _said(self, text: str) -> str:
+        if self._trim:
+            text = text.lstrip("\n ")
+            self._trim = not text
+        return text
 
 
 def _unfinished(text: str, tags: tuple[str, ...]) -> int:

@@ -1,7 +1,7 @@
 """The one HTTP client of all backends, with its limits set on purpose."""
 
 import asyncio
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Self
 
 import aiohttp
@@ -19,7 +19,20 @@ def open_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "rapport", "Accept-Encoding": "identity"},
         trust_env=False,
+        trace_configs=[_reuse_told()],
     )
+
+
+def _reuse_told() -> aiohttp.TraceConfig:
+    """Tell a request, in the dict it brings, that it went out on a connection that was used before."""
+
+    async def reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        if isinstance(told := context.trace_request_ctx, dict):
+            told["reused"] = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(reused)
+    return trace
 
 
 class Watchdog:

@@ -49,7 +49,8 @@ def _response_format(schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]
 def _continue(body: dict[str, Any], prefix: str, dialect: Dialect) -> None:
     if dialect.prefill == "none":
         raise CannotContinueError("this model does not continue a reply that was begun")
-    last: dict[str, Any] = {"role": "assistant", "content": prefix}
+    # a space at the end belongs to the next word's token; left there, the model tends to make another
+    last: dict[str, Any] = {"role": "assistant", "content": prefix.rstrip(" ") or prefix}
     if dialect.prefill == "flag":
         last["prefix"] = True
     if dialect.prefill == "vllm":

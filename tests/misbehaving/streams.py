@@ -330,3 +330,13 @@ async def key_bad_refused(call: Call) -> web.StreamResponse:
     if call.request.headers.get("Authorization") == "Bearer bad":
         return call.error(401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}})
     return await behave(call)
+
+
+@quirk("stale-connection", "llama.cpp: a connection it promised to keep is closed on the next request")
+async def stale_connection(call: Call) -> web.StreamResponse:
+    connection = str(call.request.transport.get_extra_info("peername")) if call.request.transport else ""
+    if call.state.copies[connection]:
+        call.cut()
+        return web.Response()
+    call.state.copies[connection] += 1
+    return await behave(call)

@@ -288,3 +288,10 @@ async def test_without_a_model_the_loaded_one_answers(backend_for: MakeBackend, 
     await read(backend.stream(HELLO))
     assert backend.model == "normal"
     assert misbehaving.state()["requests"][-1]["body"]["model"] == "normal"
+
+
+async def test_a_kept_connection_that_died_is_no_failure(backend_for: MakeBackend, misbehaving: Misbehaving) -> None:
+    backend = backend_for("stale-connection")
+    for _ in range(3):
+        assert (await read(backend.stream(HELLO)))[0] == REPLY
+    assert misbehaving.state()["counts"]["stale-connection"] == 5
