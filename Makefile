@@ -1,0 +1,44 @@
+# Rapport's commands. `make` alone lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTEST := .venv/bin/python -m pytest
+SOURCES := service memory sessions migrations tests loadtests .ci
+
+.PHONY: help up test check format faults faults-long load env constraints clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+up: ## Start everything on this machine: servers, model, API, worker; Ctrl-C stops it
+	@.ci/make-venv embedded
+	@exec .venv/bin/python -m service up
+
+test: ## Run all tests, in parallel, on servers of their own
+	@.ci/make-venv embedded,dev
+	@$(PYTEST) -n logical
+
+check: ## Lint, format, types, import rules, sizes
+	@.ci/make-venv embedded,dev
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python .ci/sizes.py
+
+format: ## Let ruff mend layout and what else it safely can
+	@.ci/make-venv embedded,dev
+	.venv/bin/ruff check --fix $(SOURCES)
+	.venv/bin/ruff format $(SOURCES)
+
+faults: ## Kill processes while replies stream, the short way (minutes)
+	@.ci/make-venv embedded,dev
+	@$(PYTEST) -n 0 -m faults
+
+env: ## Print how to reach the parts of a running `make up`, for eval in a shell
+	@.venv/bin/python -m service up --print-env
+
+constraints: ## Resolve all dependencies anew; name the interpreters: make constraints PYTHONS="python3.11 python3.12 python3.13"
+	@python3 .ci/constraints.py $(PYTHONS)
+
+clean: ## Remove .venv, data of `make up` and caches
+	rm -rf .venv .rapport .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
