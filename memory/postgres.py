@@ -50,6 +50,8 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda value: b"\x01" + orjson.dumps(value), decoder=lambda raw: orjson.loads(raw[1:]), format="binary"
     )
+    # the driver's own UUID is a subclass that JSON encoders don't know
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=lambda value: value.bytes, decoder=lambda raw: UUID(bytes=raw), format="binary")
 
 
 async def _keep(_connection: object) -> None:

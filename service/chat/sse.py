@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.chat.events import PING
@@ -21,7 +22,7 @@ HEADERS = (
 )
 
 
-class EventStream:
+class EventStream(Response):
     """An ASGI response that writes each batch of `source` with `encode`, in one piece.
 
     Own code because a stream's cost per token is the service's: the usual package adds a fifth to it, and has no
@@ -36,11 +37,11 @@ class EventStream:
         headers: Sequence[tuple[bytes, bytes]] = (),
         tail: bytes = b"",
     ) -> None:
+        super().__init__(media_type="text/event-stream")
         self._source = source
         self._encode = encode
         self._headers = [*HEADERS, *headers]
         self._tail = tail
-        self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         READERS.inc()

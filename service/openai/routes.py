@@ -53,7 +53,7 @@ async def complete(
     context: Context,
     x_conversation_id: Annotated[UUID | None, Header()] = None,
     idempotency_key: Annotated[str | None, Header(max_length=128, pattern=r"^[\x21-\x7e]+$")] = None,
-) -> Response | EventStream:
+) -> Response:
     """The conversation is `metadata.conversation_id` or `X-Conversation-Id`; else it is recognised by the history sent.
 
     A resent history is not stored again. The stream carries our event ids, which OpenAI's clients ignore.
