@@ -13,7 +13,7 @@ SHARED = ("memory_audits", "schedule")
 
 STATEMENTS = (
     # one learner at a time counts attempts rightly; the watermark alone keeps facts from being written twice
-    "ALTER TABLE conversations ADD COLUMN learning_until timestamptz",
+    "ALTER TABLE conversations ADD COLUMN learning_until timestamptz, ADD COLUMN learn_error text",
     "ALTER TABLE outbox ADD COLUMN delays integer NOT NULL DEFAULT 0",
     # what the reconciling sweep looks for: messages that nobody has learnt from
     "CREATE INDEX conversations_behind ON conversations (updated_at) WHERE learnt_seq < next_seq - 1 AND deleted_at IS NULL",
@@ -86,4 +86,4 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE facts DROP COLUMN {column}")
     op.execute("DROP INDEX conversations_behind")
     op.execute("ALTER TABLE outbox DROP COLUMN delays")
-    op.execute("ALTER TABLE conversations DROP COLUMN learning_until")
+    op.execute("ALTER TABLE conversations DROP COLUMN learning_until, DROP COLUMN learn_error")

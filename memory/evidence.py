@@ -1,0 +1,283 @@
+"""The gate between what a model claims and what memory believes.
+
+A claim passes when its quote is literally in a message of the right speaker, said in earnest (no question, no
+"if", nobody else's words), and when every number, date and name of the claim stands in that quote. Better no fact
+than a wrong one: whatever is unclear is refused, and counted by reason.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from memory import deadlines, temporal, words
+from memory.extraction import Candidate, Said
+from memory.refusals import refusal
+
+QUOTE_CHARS = 400
+TEXT_CHARS = 240
+LEAST_SHARED = 1 / 3
+"""Share of a claim's content words that its quote has to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the messages of one conversation have in common."""
+
+    time_zone: str = "UTC"
+    names: tuple[str, ...] = ()
+    """Of the two who talk: a claim may name them without the quote doing so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supported:
+    """A claim with its proof."""
+
+    kind: str
+    text: str
+    quote: str
+    message: Said
+    valid_from: datetime
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: str
+
+
+# --- finding the quote in the message
+
+_MARKS = str.maketrans(
+    {
+        "’": "'",
+        "‘": "'",
+        "ʼ": "'",
+        "´": "'",
+        "`": "'",
+        "“": '"',
+        "”": '"',
+        "„": '"',
+        "«": '"',
+        "»": '"',
+        "–": "-",
+        "—": "-",
+        "−": "-",
+        "…": ".",
+    }
+)
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """The text with whitespace, quote marks and case evened out, and where each of its characters came from."""
+    characters: list[str] = []
+    origins: list[int] = []
+    for at, character in enumerate(text.translate(_MARKS)):
+        piece = " " if character.isspace() else character.lower()
+        if piece == " " and (not characters or characters[-1] == " "):
+            continue
+        characters.extend(piece)
+        origins.extend([at] * len(piece))
+    return "".join(characters), origins
+
+
+def locate(quote: str, text: str) -> tuple[int, int] | None:
+    """Where in `text` the quote stands, as words and not as a part of one; None when it does not."""
+    wanted = _folded(quote)[0].strip(" \"'.,;:!?-")
+    if not wanted:
+        return None
+    folded, origins = _folded(text)
+    at = -1
+    while (at := folded.find(wanted, at + 1)) >= 0:
+        end = at + len(wanted)
+        if not (_joined(folded, at) or _joined(folded, end)):
+            return origins[at], origins[end - 1] + 1
+    return None
+
+
+def _joined(text: str, at: int) -> bool:
+    """Whether a word of a script with spaces runs across this position."""
+    return 0 < at < len(text) and all(c.isalnum() and not words.is_unspaced(c) for c in (text[at - 1], text[at]))
+
+
+_NOT_OWN = (
+    re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL),
+    re.compile(
+        r"<(?P<tag>memory|recalled|context|system|quote)\b[^>]*>.*?(?:</(?P=tag)>|\Z)", re.DOTALL | re.IGNORECASE
+    ),
+    re.compile(r"^[ \t]*(?:>|\|).*$", re.MULTILINE),
+    re.compile(r"(?<!\w)\*(?!\s|\*)[^*\n]+(?<!\s)\*(?!\w)"),
+    re.compile(r"[“\"„«][^“”\"„«»\n]{8,}[”\"“»]|[「『][^」』]{4,}[」』]"),
+    re.compile(
+        r"^[ \t]*[-*\[(]*(?:system|assistant|developer|tool|memory|recalled)\b[^\n]{0,20}[:\]].*$",
+        re.MULTILINE | re.IGNORECASE,
+    ),
+)
+
+
+def others_words(text: str) -> list[tuple[int, int]]:
+    """Spans that the speaker shows rather than says: code, quotations, stage directions, recalled blocks."""
+    return [found.span() for pattern in _NOT_OWN for found in pattern.finditer(text)]
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    for found in _SENTENCE_END.finditer(text):
+        if found.end() > start:
+            yield start, found.end()
+        start = found.end()
+    if start < len(text):
+        yield start, len(text)
+
+
+def _enclosing(span: tuple[int, int], text: str) -> tuple[int, int]:
+    """The whole sentences that the span touches, without the spaces around them."""
+    touched = [part for part in sentences(text) if part[0] < span[1] and part[1] > span[0]]
+    start, end = min(part[0] for part in touched), max(part[1] for part in touched)
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _sentence_of(span: tuple[int, int], text: str) -> str:
+    start, end = _enclosing(span, text)
+    return text[start:end]
+
+
+# --- what the speaker means by it
+
+_UNREAL = re.compile(
+    r"\b(?:if (?:i|we|my|he|she|they|you|only)|i wish|wish i|as if|as though|imagine|pretend|suppose|hypothetically|"
+    r"would(?:n't)? (?:love|like|be|have|rather|want)|i'd (?:love|like|rather|be|have)|might|maybe|perhaps|could have|should have|"
+    r"just kidding|kidding|joking|in my dream|i dreamt|i dreamed|thinking (?:of|about)|considering|"
+    r"wenn ich|falls ich|ich wünschte|hätte|wäre|würde|vielleicht|stell dir vor|angenommen|als ob|"
+    r"si (?:yo|tuviera|fuera|pudiera|viviera)|ojalá|imagina|quizás|quizá|tal vez|me gustaría|como si|"
+    r"si j[e']|si j'avais|si j'étais|imagine que|peut-être|j'aimerais|je voudrais|comme si)\b"
+    r"|もし|かもしれ|如果|假如|也许|要是|если бы|может быть|возможно",
+    re.IGNORECASE,
+)
+_SECOND = re.compile(
+    r"\b(?:you|your|you're|yours|du|dein\w*|dich|dir|ihr|euer|tú|tu|tus|te|usted|vous|votre|vos|toi|ton|tes|ты|твой|твоя|вы|ваш)\b|你|您|あなた|君",
+    re.IGNORECASE,
+)
+_FIRST = re.compile(
+    r"\b(?:i|i'm|i've|i'll|i'd|me|my|mine|myself|we|we're|we've|we'll|us|our|ours|"
+    r"ich|mich|mir|mein\w*|wir|uns|unser\w*|yo|me|mi|mis|nosotros|nuestr\w+|je|j'\w*|moi|mon|ma|mes|nous|notre|nos|"
+    r"я|мне|меня|мой|моя|моё|мои|мы|наш|eu|meu|minha|io|mio|mia)\b|我|私|僕|俺",
+    re.IGNORECASE,
+)
+_QUESTION = re.compile(r"[?？؟]\s*[\"'”’)]*\s*$")
+
+
+def _insincere(quote: tuple[int, int], text: str) -> str:
+    """Why the words around the quote do not state anything, or nothing."""
+    start, end = _enclosing(quote, text)
+    sentence = text[start:end]
+    if _QUESTION.search(sentence):
+        # "My name is Ana, and yours?": the statement stands before the question's own clause
+        rest = text[quote[1] : end]
+        if not re.match(r"\s*[,;:—–.-]\s*\w", rest) or not _FIRST.search(text[quote[0] : quote[1]]):
+            return "question"
+    if _UNREAL.search(text[start : quote[1]].translate(_MARKS)):
+        return "hypothetical"
+    return ""
+
+
+# --- what the claim says beyond the quote
+
+
+def _dates_said(quote: str, said_at: datetime, time_zone: str) -> str:
+    """The quote's dates written out: what a claim may say instead of "yesterday"."""
+    day = temporal.local_day(said_at, time_zone)
+    spans = temporal.resolve(quote, said_at, time_zone)
+    written = [f"{span} {span.first.isoformat()} {span.first:%A}" for span in spans]
+    return " ".join([*written, str(day.year) if spans else ""])
+
+
+def _unsupported(claim: str, quote: str, dates: str, setting: Setting) -> str:
+    """Which part of the claim the quote does not bear out, or nothing."""
+    basis = f"{quote} {dates}"
+    if not words.numbers(claim) <= words.numbers(basis):
+        return "number"
+    known = words.names(basis) | {word for name in setting.names for word in words.tokens(name)}
+    spoken = set(words.tokens(basis))
+    for name in words.names(claim):
+        if not (name in known or name in spoken or any(words.same_name(name, other) for other in spoken)):
+            return "date" if name in temporal.MONTHS or name in temporal.WEEKDAYS else "name"
+    content = words.content(claim) - {word for name in setting.names for word in words.tokens(name)}
+    if content and words.shared(content, words.content(basis)) < max(1, LEAST_SHARED * len(content)):
+        return "unrelated"
+    return ""
+
+
+def check(candidate: Candidate, messages: list[Said] | tuple[Said, ...], setting: Setting) -> Supported | Refused:
+    """Decide on one claim about `messages`, the lines that the model was shown."""
+    if not 1 <= candidate.line <= len(messages):
+        return Refused("line")
+    message = messages[candidate.line - 1]
+    span = locate(candidate.quote, message.text)
+    if span is None:
+        other = next((m for m in messages if m is not message and locate(candidate.quote, m.text)), None)
+        if other is None or other.role != message.role:
+            return Refused("quote")
+        # small models miscount lines; whose words they are is what matters
+        message, span = other, locate(candidate.quote, other.text)
+        assert span is not None  # noqa: S101  found just now
+    if message.role not in _speakers_of(candidate.kind):
+        return Refused("speaker")
+    if any(start < span[1] and end > span[0] for start, end in others_words(message.text)):
+        return Refused("others_words")
+    if reason := _insincere(span, message.text):
+        return Refused(reason)
+    return _weigh(candidate, message, span, setting)
+
+
+def _speakers_of(kind: str) -> tuple[str, ...]:
+    """Nobody else tells what somebody is like: the companion's word about the user is what it recalled, or a guess."""
+    return {"user": ("user",), "companion": ("assistant",)}.get(kind, ("user", "assistant"))
+
+
+def _weigh(candidate: Candidate, message: Said, span: tuple[int, int], setting: Setting) -> Supported | Refused:
+    text = " ".join(candidate.text.split())
+    if len(text) > TEXT_CHARS or len(text) < 4:
+        return Refused("length")
+    reason = ""
+    # a model copies as little as it can: what is missing in the quote may stand in the rest of its sentence
+    for start, end in dict.fromkeys((span, _enclosing(span, message.text))):
+        quote = message.text[start:end]
+        if len(quote) > QUOTE_CHARS:
+            break
+        if found := refusal(text) or refusal(quote):
+            return Refused(found)
+        if _SECOND.search(quote) and not _FIRST.search(quote):
+            reason = "second_person"
+            continue
+        dates = _dates_said(quote, message.said_at, setting.time_zone)
+        reason = _unsupported(text, quote, dates, setting)
+        if not reason and words.contradicts(text, _sentence_of(span, message.text)):
+            # a quote may begin after the "not": what counts is the sentence
+            reason = "polarity"
+        if not reason:
+            return _supported(candidate.kind, text, quote, message, setting)
+    return Refused(reason or "length")
+
+
+def _supported(kind: str, text: str, quote: str, message: Said, setting: Setting) -> Supported:
+    zone, said_at = setting.time_zone, message.said_at
+    today = temporal.local_day(said_at, zone)
+    past = [span.first for span in temporal.resolve(quote, said_at, zone) if span.last < today]
+    since = deadlines.midnight(past[0], zone) if past and kind != "open_loop" else said_at
+    dated = temporal.annotate(text, said_at, zone)
+    due = None
+    if kind == "open_loop" and (day := deadlines.ahead(quote, said_at, zone)):
+        due = deadlines.midnight(day, zone)
+        if dated == text and not re.search(r"\d{4}", text):
+            dated = f"{text.rstrip('. ')} ({day.day} {day:%B %Y})."
+    return Supported(
+        kind, dated if len(dated) <= TEXT_CHARS + 60 else text, " ".join(quote.split()), message, since, due
+    )

@@ -1,0 +1,14 @@
+"""What memory counts."""
+
+from prometheus_client import Counter, Gauge
+
+LEARNING = Counter(
+    "rapport_learning_total", "Attempts to learn from a stretch of conversation, by how they ended", ["outcome"]
+)
+EXTRACTED = Counter("rapport_learnt_messages_total", "Messages learnt from")
+EPISODES = Counter("rapport_episodes_indexed_total", "Messages made recallable")
+FACTS = Counter("rapport_facts_total", "Facts by what became of them", ["action"])
+REFUSED = Counter("rapport_facts_refused_total", "Claims of a model that were not believed, by reason", ["reason"])
+UNCERTAIN = Counter("rapport_facts_uncertain_total", "Facts made uncertain because one that they depend on changed")
+JUNK_RATE = Gauge("rapport_memory_junk_ratio", "Share of current facts that the last audit found something wrong with")
+JUNK = Gauge("rapport_memory_junk_facts", "Current facts that the last audit found something wrong with", ["what"])

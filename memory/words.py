@@ -1,0 +1,142 @@
+"""What two sentences have in common: their content words, their names, and whether they deny what they name.
+
+By rule, for English, German, Spanish and French, and cautiously for the rest: where a word list does not reach, fewer
+words match, and the claim that needed them is refused.
+"""
+
+import re
+from functools import lru_cache
+
+from memory import lexical
+
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
+_UNSPACED = re.compile(f"[{lexical.UNSPACED}]")
+
+# how a claim names the two who talk
+SUBJECTS = frozenset(
+    ["user", "users", "companion", "companions", "nutzer", "nutzerin", "nutzers", "benutzer", "benutzerin", "begleiter", "begleiterin", "usuario", "usuaria", "compañero", "compañera", "utilisateur", "utilisatrice", "compagnon", "compagne", "l'utilisateur", "l'utilisatrice", "utente", "compagno", "compagna", "usuário", "usuária", "companheiro", "companheira", "gebruiker", "пользователь", "пользователя", "пользователю", "собеседник", "собеседница", "they", "their", "she", "he", "her", "his", "user's", "companion's", "users'", "companions'"]
+)
+_UNSPACED_SUBJECTS = re.compile("用户|使用者|同伴|伙伴|ユーザー|コンパニオン|相棒|사용자")
+# function words of the languages that have none in memory.lexical
+_FUNCTION_WORDS = frozenset(
+    ["the", "a", "an", "ich", "du", "er", "sie", "es", "wir", "ihr", "mein", "meine", "meinen", "meinem", "meiner", "dein", "sein", "seine", "seinen", "seinem", "ihre", "ihren", "der", "die", "das", "den", "dem", "des", "ein", "eine", "einen", "einem", "einer", "und", "oder", "aber", "ist", "bin", "bist", "sind", "war", "waren", "hat", "habe", "haben", "hatte", "wird", "werde", "werden", "mit", "von", "zu", "zum", "zur", "im", "in", "am", "an", "auf", "für", "bei", "nach", "aus", "dass", "auch", "noch", "schon", "sehr", "yo", "tú", "él", "ella", "nosotros", "mi", "mis", "su", "sus", "tu", "tus", "el", "la", "los", "las", "un", "una", "unos", "unas", "y", "o", "pero", "es", "soy", "eres", "somos", "son", "era", "fue", "está", "estoy", "están", "ha", "he", "han", "tiene", "tengo", "con", "de", "del", "al", "en", "por", "para", "que", "se", "me", "le", "lo", "muy", "también", "ya", "je", "j", "tu", "il", "elle", "nous", "vous", "mon", "ma", "mes", "ton", "ta", "tes", "son", "sa", "ses", "le", "la", "les", "l", "un", "une", "des", "du", "de", "d", "au", "aux", "et", "ou", "mais", "est", "suis", "es", "sommes", "sont", "était", "a", "ai", "as", "avons", "ont", "avec", "en", "dans", "par", "pour", "que", "qui", "se", "s", "me", "m", "très", "aussi", "déjà", "c", "ce", "cette", "y", "и", "в", "на", "с", "у", "о", "к", "по", "из", "за", "что", "это", "как", "я", "он", "она", "мы", "они", "мой", "моя", "моё", "мои", "его", "её", "их", "был", "была", "есть", "has", "have", "had", "is", "are", "was", "were", "be", "been", "being", "do", "does", "did", "will", "would", "can", "could", "now", "just", "really", "also", "very", "got", "get"]
+)
+_DENIALS = re.compile(
+    r"\b(?:not|no|never|none|nor|neither|without|cannot|nobody|nothing|\w+n't|hate|hates|hated|dislike|dislikes|disliked|"
+    r"detest|detests|avoid|avoids|quit|quits|stopped|former|formerly|"
+    r"nicht|nichts|kein\w*|nie|niemals|ohne|hasst|hasse|nunca|jamás|tampoco|sin|odia|odio|"
+    r"ne|n'\w+|pas|jamais|sans|aucune?|déteste|não|sem|non|mai|senza|не|нет|никогда|без|ненавиж\w+)\b"
+    r"|\bused to\b|\bgave up\b|\bgiven up\b|\bgive up\b|\bgives up\b|\bno longer\b|[不没未别無]|ない|ません|なかった|嫌い|讨厌",
+    re.IGNORECASE,
+)
+_NO_DENIALS = re.compile(
+    r"\b(?:can't wait|cannot wait|couldn't wait|not only|no problem|not bad|can't believe|no doubt|no wonder|couldn't be|"
+    r"don't worry|no matter|why not|not just|nicht nur|kein problem|no solo|no sólo|pas seulement)\b|不错|不久|没关系",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(
+    r"[,;.!?:。，！？；]\s*|\s+(?:but|though|although|however|aber|sondern|pero|sino|mais|но|а)\s+|但是?|けど"
+    r"|\s+(?:and|und|y|et|и|so|because)\s+(?=(?:i|i'\w+|we|my|he|she|it|they|now|ich|wir|mein\w*|yo|mi|je|j'\w+|mon|ma|я|мы|мой)\b)",
+    re.IGNORECASE,
+)
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether the character is of a script written without spaces."""
+    return bool(_UNSPACED.match(character))
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case words, possessive endings taken off."""
+    return [word.lower().removesuffix("'s").removesuffix("s'") for word in WORD.findall(text.translate(_APOSTROPHES))]
+
+
+def names(text: str) -> set[str]:
+    """Words written with a capital, without those that name the two who talk; in German that is every noun."""
+    found = set()
+    for match in WORD.finditer(text.translate(_APOSTROPHES)):
+        word = match[0]
+        if not word[0].isupper():
+            continue
+        for part in word.split("'"):
+            plain = part.lower()
+            if (
+                len(plain) > 1
+                and part[0].isupper()
+                and plain not in SUBJECTS
+                and plain not in _FUNCTION_WORDS
+                and plain not in lexical.ENGLISH_STOP_WORDS
+            ):
+                found.add(plain)
+    return found
+
+
+def same_name(name: str, word: str) -> bool:
+    """Whether the two are one word in different endings: "Annas" and "Anna", "Анне" and "Анна"."""
+    shorter, longer = sorted((name, word), key=len)
+    if len(shorter) < 3 or len(longer) - len(shorter) > 3:
+        return False
+    kept = len(shorter) if shorter.isascii() and longer.startswith(shorter) else len(shorter) - 1
+    ending = len(shorter) - _common(shorter, longer)
+    return ending <= len(shorter) - kept if shorter.isascii() else ending <= max(1, len(shorter) // 4)
+
+
+def _common(first: str, second: str) -> int:
+    length = 0
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_NUMBER_WORDS = {
+    "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "eleven": "11", "twelve": "12", "zwei": "2", "drei": "3", "vier": "4", "fünf": "5", "dos": "2", "tres": "3",
+    "cuatro": "4", "cinco": "5", "deux": "2", "trois": "3", "quatre": "4", "cinq": "5", "два": "2", "две": "2", "три": "3",
+}  # fmt: skip
+
+
+def numbers(text: str) -> set[str]:
+    """Numbers as digits, small ones also from words."""
+    found = {number.strip(".,:").lstrip("0") or "0" for number in _NUMBER.findall(text)}
+    return found | {_NUMBER_WORDS[word] for word in tokens(text) if word in _NUMBER_WORDS}
+
+
+@lru_cache(maxsize=20_000)
+def content(text: str) -> frozenset[str]:
+    """Stems of the words that say something; pairs of characters where no spaces are written."""
+    plain = _UNSPACED_SUBJECTS.sub("", text.translate(_APOSTROPHES))
+    left = " ".join(word for word in tokens(plain) if word not in SUBJECTS and word not in _FUNCTION_WORDS)
+    return frozenset(lexical.terms(left))
+
+
+def shared(claim: frozenset[str], quote: frozenset[str]) -> int:
+    """How many of the claim's stems the quote has too, allowing for endings that the stemmer does not know."""
+    return sum(1 for stem in claim if stem in quote or any(_akin(stem, other) for other in quote))
+
+
+def _akin(first: str, second: str) -> bool:
+    return min(len(first), len(second)) >= 4 and _common(first, second) >= max(4, min(len(first), len(second)) - 1)
+
+
+def is_denial(text: str) -> bool:
+    return bool(_DENIALS.search(_NO_DENIALS.sub(" ", text.translate(_APOSTROPHES))))
+
+
+def contradicts(claim: str, quote: str) -> bool:
+    """Whether the claim denies what the quote states, or states what the quote denies.
+
+    Only the clauses of the quote that speak of the same thing count: "I'm not vegetarian any more, I eat fish".
+    """
+    about = content(claim)
+    clauses = [clause for clause in _CLAUSE.split(quote.translate(_APOSTROPHES)) if clause and clause.strip()]
+    overlap = [shared(about, content(clause)) for clause in clauses]
+    best = max(overlap, default=0)
+    spoken = [clause for clause, weight in zip(clauses, overlap, strict=True) if weight == best and best]
+    if not spoken:
+        return False
+    denies = is_denial(claim)
+    return all(is_denial(clause) != denies for clause in spoken)
