@@ -360,6 +360,24 @@ async def request_stop(connection: Connection, user_id: UUID, conversation_id: U
     return await connection.fetchval(REQUEST_STOP, user_id, conversation_id, turn_id) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class TurnStatus:
+    turn_id: UUID
+    status: str
+
+
+async def latest_turn(connection: Connection, user_id: UUID, conversation_id: UUID, message_id: UUID) -> TurnStatus | None:
+    """The last turn that answered this message of the user's."""
+    row = await connection.fetchrow(
+        """SELECT id, status FROM turns WHERE user_id = $1 AND conversation_id = $2 AND user_message_id = $3
+        ORDER BY created_at DESC LIMIT 1""",
+        user_id,
+        conversation_id,
+        message_id,
+    )
+    return None if row is None else TurnStatus(*row)
+
+
 TURN = """
 SELECT t.id, t.conversation_id, t.user_message_id, t.reply_message_id, t.status, t.epoch, t.route, t.backend, t.model, t.scripted,
     t.finish_reason, t.usage, t.failure, t.created_at, t.finished_at, t.checkpoint, m.content AS reply, m.seq AS reply_seq,

@@ -137,6 +137,16 @@ class ChatEngine:
         found.cancel()
         return _after(first, self._reader.events(key, FIRST))
 
+    async def send_or_join(self, message: Send, *, repeated: bool) -> AsyncIterator[Sequence[Event]]:
+        """Like `send`, for clients without message ids: who asks again for a message's reply is given the one that is
+        being written, and, when the request is `repeated`, the one that was."""
+        if message.answers is not None:
+            async with self._database.as_user(message.user_id) as connection:
+                latest = await turns.latest_turn(connection, message.user_id, message.conversation_id, message.answers)
+            if latest is not None and (latest.status == "running" or (repeated and latest.status == "completed")):
+                return await self.follow(message.user_id, message.conversation_id, latest.turn_id, None, duplicate=True)
+        return await self.send(message)
+
     async def _accept(self, new: NewTurn) -> Accepted:
         for attempt in (1, 2):
             try:

@@ -59,10 +59,14 @@ def chains(history: Sequence[Said]) -> list[bytes]:
     return out
 
 
-async def place(database: Database, owner: Owner, said: Sequence[Said], route: str) -> Place:
-    """Find or make the place of the last of `said`, whose predecessors are what the client remembers."""
+async def place(database: Database, owner: Owner, said: Sequence[Said], route: str, *, again: bool = False) -> Place:
+    """Find or make the place of the last of `said`, whose predecessors are what the client remembers.
+
+    `again`: the client says that it is repeating a request. Otherwise a first message begins a conversation, however
+    often the same words have begun one.
+    """
     history, message = said[:-1], said[-1]
-    if not history:
+    if not history and not again:
         return Place(await _begin(database, owner, route))
     chain = chains(said)
     async with database.as_user(owner.user_id) as connection:

@@ -53,6 +53,7 @@ async def complete(
     context: Context,
     x_conversation_id: Annotated[UUID | None, Header()] = None,
     idempotency_key: Annotated[str | None, Header(max_length=128, pattern=r"^[\x21-\x7e]+$")] = None,
+    x_stainless_retry_count: Annotated[str | None, Header(max_length=8)] = None,
 ) -> Response:
     """The conversation is `metadata.conversation_id` or `X-Conversation-Id`; else it is recognised by the history sent.
 
@@ -67,21 +68,22 @@ async def complete(
         raise TooLargeError(f"A message may have {context.settings.message_max_chars} characters.", code="message_too_large", param="messages")
     await context.limits.check(caller, address_of(request), "turn")
     named = _named(body, x_conversation_id)
-    where = Place(named) if named else await place(context.database, caller.owner, said, route)
+    again = (x_stainless_retry_count or "0") != "0"
+    where = Place(named) if named else await place(context.database, caller.owner, said, route, again=again)
     options: dict[str, Any] = {"backend": backend} if backend else {}
     if persona := instructions(body.messages):
         options["instructions"] = persona
-    source = await context.chat.send(
-        Send(
-            caller.user_id,
-            where.conversation_id,
-            text,
-            client_message_id=idempotency_key,
-            parent_id=where.parent_id,
-            answers=where.answers,
-            request=options,
-        )
+    message = Send(
+        caller.user_id,
+        where.conversation_id,
+        text,
+        client_message_id=idempotency_key,
+        parent_id=where.parent_id,
+        answers=where.answers,
+        request=options,
     )
+    # a repeated request means the reply it missed; a history sent anew means another reply
+    source = await context.chat.send_or_join(message, repeated=again)
     headers = [(b"x-conversation-id", str(where.conversation_id).encode())]
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
