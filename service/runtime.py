@@ -16,6 +16,7 @@ from service.chat.engine import ChatEngine
 from service.chat.leases import LeaseKeeper
 from service.chat.recall import Recaller
 from service.chat.writer import Tools
+from service.compliance.assertions import AgeAssertions
 from service.jobs import Jobs, open_jobs
 from service.limits import Limits
 from service.llm.pool import Backends
@@ -44,6 +45,7 @@ class Runtime:
     reasoner: Reasoner
     jobs: Jobs
     authenticator: Authenticator
+    age_assertions: AgeAssertions
     limits: Limits
     policies: Policies
     chat: ChatEngine
@@ -73,6 +75,9 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         authenticator = Authenticator(settings.auth_config, database)
         await authenticator.open()
         stack.push_async_callback(authenticator.aclose)
+        age_assertions = AgeAssertions(settings.age_config)
+        await age_assertions.open()
+        stack.push_async_callback(age_assertions.aclose)
         limits = Limits(settings.limits_config)
         stack.push_async_callback(limits.aclose)
         jobs = open_jobs(settings, database, embedder, reasoner)
@@ -106,6 +111,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             reasoner=reasoner,
             jobs=jobs,
             authenticator=authenticator,
+            age_assertions=age_assertions,
             limits=limits,
             policies=policies,
             chat=chat,

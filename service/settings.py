@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import service
 from service.auth.config import AuthConfig
+from service.compliance.config import AgeConfig
 from service.limits.config import LimitsConfig
 from service.llm.config import BackendConfig, parse_backends, simple_backends
 
@@ -155,3 +156,7 @@ class Settings(BaseSettings):
             streams_per_address=self.streams_per_address,
             instances=self.instances,
         )
+
+    @property
+    def age_config(self) -> AgeConfig:
+        return AgeConfig(home=self.home, embedded=self.embedded, jwks=self.age_jwks, issuer=self.age_issuer)

@@ -1,0 +1,179 @@
+"""What is known of a user's age, who said so, and until when it counts. PostgreSQL is every instance's truth."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from memory.errors import LongTermMemoryError
+from memory.postgres import Connection
+from memory.transcript import Owner
+
+ADULT = 18
+
+
+class AssertionReplayedError(LongTermMemoryError):
+    """This assertion was used before."""
+
+
+class BirthDateFixedError(LongTermMemoryError):
+    """Another birth date was given before, and it can't be changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a trusted source says of a user's age; some know a level, some a birth date, some only a bracket."""
+
+    method: str
+    provider: str
+    assertion_id: str
+    """Names this statement of the provider's; the same is never taken twice."""
+    policy_version: str
+    verified_at: datetime
+    expires_at: datetime
+    level: str | None = None
+    minimum_age: int = 0
+    """Of the level, by the policy in force."""
+    birth_date: date | None = None
+    minor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assurance:
+    id: UUID
+    level: str
+    method: str
+    provider: str
+    policy_version: str
+    verified_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a proof. It is stored either way: a birth date that was given stays, also with a refusal."""
+
+    assurance: Assurance | None
+    too_young: bool
+    minor: bool
+
+
+COLUMNS = "id, level, method, provider, policy_version, verified_at, expires_at, revoked_at"
+
+ADD_USER = "INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING"
+LOCK_USER = "SELECT birth_date, known_minor FROM users WHERE user_id = $1 FOR UPDATE"
+
+RECORD = f"""
+INSERT INTO age_assurances (user_id, id, level, method, provider, policy_version, assertion_id, verified_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (user_id, provider, assertion_id) DO NOTHING RETURNING {COLUMNS}
+"""
+
+NOTHING = ""
+"""The level of a statement that opens nothing: kept so that it can't be used again."""
+
+
+def age_on(day: date, born: date) -> int:
+    """Whole years; who was born on 29 February comes of age on 1 March."""
+    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
+
+
+async def record_proof(connection: Connection, owner: Owner, proof: Proof, today: date) -> Verdict:
+    """Store what the source says; open the level it proves unless the user is known to be younger.
+
+    Raises `AssertionReplayedError` or `BirthDateFixedError`; then nothing is stored.
+    """
+    await connection.execute(ADD_USER, owner.user_id, owner.issuer, owner.subject)
+    row = await connection.fetchrow(LOCK_USER, owner.user_id)
+    assert row is not None  # noqa: S101  it was there or was made
+    born = await _birth_date(connection, owner.user_id, row["birth_date"], proof.birth_date)
+    age = age_on(today, born) if born is not None else None
+    minor = proof.minor or (age is not None and age < ADULT)
+    too_young = proof.level is not None and (
+        (age is not None and age < proof.minimum_age) or (minor and proof.minimum_age >= ADULT)
+    )
+    opened = None if too_young else proof.level
+    stored = await connection.fetchrow(
+        RECORD,
+        owner.user_id,
+        uuid7(),
+        opened or NOTHING,
+        proof.method,
+        proof.provider,
+        proof.policy_version,
+        proof.assertion_id,
+        proof.verified_at,
+        proof.expires_at,
+    )
+    if stored is None:
+        raise AssertionReplayedError("This assertion was used before.")
+    adult = opened is not None and proof.minimum_age >= ADULT
+    known_minor = minor or (row["known_minor"] and not adult)
+    if known_minor != row["known_minor"]:
+        await connection.execute("UPDATE users SET known_minor = $2 WHERE user_id = $1", owner.user_id, known_minor)
+    return Verdict(Assurance(*stored) if opened is not None else None, too_young, known_minor)
+
+
+async def _birth_date(connection: Connection, user_id: UUID, known: date | None, given: date | None) -> date | None:
+    if given is None or given == known:
+        return known
+    if known is not None:
+        raise BirthDateFixedError("Another birth date was given before.")
+    await connection.execute(
+        "UPDATE users SET birth_date = $2 WHERE user_id = $1 AND birth_date IS NULL", user_id, given
+    )
+    return given
+
+
+async def read_assurances(connection: Connection, user_id: UUID) -> list[Assurance]:
+    """Those in force, the one that lasts longest first."""
+    rows = await connection.fetch(
+        f"""SELECT {COLUMNS} FROM age_assurances
+        WHERE user_id = $1 AND level <> '' AND revoked_at IS NULL AND expires_at > now()
+        ORDER BY expires_at DESC, id""",
+        user_id,
+    )
+    return [Assurance(*row) for row in rows]
+
+
+async def is_minor(connection: Connection, user_id: UUID, today: date) -> bool:
+    """True when the user is known to be younger than 18; the unknown are not known."""
+    row = await connection.fetchrow("SELECT birth_date, known_minor FROM users WHERE user_id = $1", user_id)
+    if row is None:
+        return False
+    if row["birth_date"] is not None:
+        return age_on(today, row["birth_date"]) < ADULT
+    return bool(row["known_minor"])
+
+
+# Conversations first: the accept statement locks them in that order too.
+CLOSE = """
+WITH closed AS (
+    UPDATE conversations SET lock_epoch = lock_epoch + 1, version = version + 1
+    WHERE user_id = $1 AND route = ANY($2::text[]) AND deleted_at IS NULL RETURNING id
+)
+SELECT coalesce(array_agg(id), '{}') FROM closed
+"""
+REVOKE = """
+UPDATE age_assurances SET revoked_at = now()
+WHERE user_id = $1 AND level = ANY($2::text[]) AND revoked_at IS NULL AND expires_at > now() RETURNING id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    assurances: int
+    conversations: tuple[UUID, ...]
+    """Those whose lock epoch was raised: what runs in them stops at its next renewal."""
+
+
+async def revoke_assurances(
+    connection: Connection, user_id: UUID, levels: Collection[str], routes: Collection[str]
+) -> Revoked:
+    """Take levels back, and stop the replies that are being written on the routes which need them."""
+    conversations = await connection.fetchval(CLOSE, user_id, list(routes))
+    rows = await connection.fetch(REVOKE, user_id, list(levels))
+    return Revoked(len(rows), tuple(conversations))

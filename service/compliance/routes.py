@@ -1,0 +1,219 @@
+"""/v1/age-assurance: what is known of the caller's age, from somebody who may know it. A client's word is never it."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, cast
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, Request
+
+from memory.assurance import (
+    AssertionReplayedError,
+    Assurance,
+    BirthDateFixedError,
+    Proof,
+    Verdict,
+    is_minor,
+    read_assurances,
+    record_proof,
+    revoke_assurances,
+)
+from memory.postgres import Connection, Database
+from memory.transcript import Owner
+from service.auth.dependencies import Caller, Operator
+from service.auth.principal import Principal, derive_user_id
+from service.auth.tokens import is_name
+from service.compliance.assertions import AgeAssertions
+from service.compliance.errors import (
+    BelowMinimumAgeError,
+    BirthDateGivenError,
+    MethodNotAcceptedError,
+    ReplayedError,
+)
+from service.compliance.schemas import (
+    AgeStateOut,
+    AssertionIn,
+    AssuranceOut,
+    DecisionIn,
+    DeclarationIn,
+    RevocationIn,
+    RevokedOut,
+    SubjectIn,
+)
+from service.errors import InvalidRequestError
+from service.limits import Limits, address_of
+from service.policies import AssuranceLevel, Policies
+
+router = APIRouter(tags=["age"])
+
+SELF_DECLARED, OPERATOR = "self_declared", "operator"
+
+
+class Desk:
+    """What the handlers below need of the process, for one request."""
+
+    def __init__(self, request: Request) -> None:
+        runtime = request.app.state.runtime
+        self.database = cast("Database", runtime.database)
+        self.policies = cast("Policies", runtime.policies)
+        self.assertions = cast("AgeAssertions", runtime.age_assertions)
+        self._limits = cast("Limits", runtime.limits)
+        self._address = address_of(request)
+
+    async def limit(self, caller: Principal) -> None:
+        await self._limits.check(caller, self._address, "age")
+
+    def level_days(self, level: str, method: str) -> tuple[int, int]:
+        """The level's minimum age and the days it may last. Raises when it is unknown or wants another method."""
+        policy = self.policies.levels.get(level)
+        if policy is None:
+            known = ", ".join(self.policies.levels) or "none"
+            raise InvalidRequestError(f"There is no level {level!r}; known: {known}.", code="unknown_level")
+        if method not in policy.methods:
+            raise MethodNotAcceptedError(f"The level {level!r} is not opened by the method {method!r}.")
+        return policy.minimum_age, policy.days
+
+    async def store(self, owner: Owner, proof: Proof) -> Verdict:
+        """Keep the proof; take back what it contradicts. Raises after the commit when the user is too young."""
+        today = datetime.now(UTC).date()
+        try:
+            async with self.database.as_user(owner.user_id) as connection:
+                verdict = await record_proof(connection, owner, proof, today)
+                if verdict.minor:
+                    await self._take_back(connection, owner)
+        except AssertionReplayedError as error:
+            raise ReplayedError("This assertion was used before; get a new one.") from error
+        except BirthDateFixedError as error:
+            raise BirthDateGivenError("Another birth date was given before, and it can't be changed.") from error
+        if verdict.too_young:
+            raise BelowMinimumAgeError("This is for people who are older.")
+        return verdict
+
+    async def _take_back(self, connection: Connection, owner: Owner) -> None:
+        levels = [level.name for level in self.policies.levels.values() if level.minimum_age >= 18]
+        routes = [route for level in levels for route in self.policies.gated_by(level)]
+        await revoke_assurances(connection, owner.user_id, levels, routes)
+
+    async def state(self, caller: Principal) -> AgeStateOut:
+        async with self.database.as_user(caller.user_id) as connection:
+            found = await read_assurances(connection, caller.user_id)
+            minor = await is_minor(connection, caller.user_id, datetime.now(UTC).date())
+        proved = {assurance.level for assurance in found}
+        open_routes = [r.name for r in self.policies.routes.values() if r.assurance is None or r.assurance in proved]
+        return AgeStateOut(
+            level=found[0].level if found else None,
+            expires_at=found[0].expires_at if found else None,
+            assurances=[_out(assurance) for assurance in found],
+            routes=open_routes,
+            minor=minor,
+        )
+
+
+def _out(assurance: Assurance) -> AssuranceOut:
+    return AssuranceOut.model_validate(assurance, from_attributes=True)
+
+
+AtDesk = Annotated[Desk, Depends(Desk)]
+
+
+@router.get("/v1/age-assurance", summary="What the caller's age opens")
+async def read_state(caller: Caller, desk: AtDesk) -> AgeStateOut:
+    return await desk.state(caller)
+
+
+@router.post("/v1/age-assurance", summary="Hand in what your backend asserts")
+async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOut:
+    """The assertion is a JWT signed by your backend's key (AGE_JWKS), audience `rapport/age`, at most ten minutes old.
+
+    Its `sub` is the caller's; `level`, `method`, `provider`, `exp` and `jti` are as the route policies describe them.
+    It counts on every instance from the moment of the answer.
+    """
+    await desk.limit(caller)
+    assertion = await desk.assertions.read(body.assertion, caller)
+    expires_at, minimum_age = assertion.expires_at, 0
+    if assertion.level is not None:
+        minimum_age, days = desk.level_days(assertion.level, assertion.method)
+        expires_at = min(expires_at, datetime.now(UTC) + timedelta(days=days))
+    proof = Proof(
+        method=assertion.method,
+        provider=assertion.provider,
+        assertion_id=assertion.assertion_id,
+        policy_version=desk.policies.version,
+        verified_at=assertion.issued_at,
+        expires_at=expires_at,
+        level=assertion.level,
+        minimum_age=minimum_age,
+        birth_date=assertion.birth_date,
+        minor=assertion.minor,
+    )
+    await desk.store(caller.owner, proof)
+    return await desk.state(caller)
+
+
+@router.post("/v1/age-assurance/self-declaration", summary="Say when you were born")
+async def declare(caller: Caller, desk: AtDesk, body: DeclarationIn) -> AgeStateOut:
+    """Opens only levels whose policy names the method `self_declared`. The date can't be edited afterwards."""
+    await desk.limit(caller)
+    now = datetime.now(UTC)
+    if not date(1900, 1, 1) <= body.birth_date <= now.date():
+        raise InvalidRequestError("birth_date: not a birth date.")
+    levels: list[AssuranceLevel | None] = []
+    levels += [level for level in desk.policies.levels.values() if SELF_DECLARED in level.methods]
+    refused = None
+    for level in levels or [None]:
+        proof = Proof(
+            method=SELF_DECLARED,
+            provider="user",
+            assertion_id=str(uuid4()),
+            policy_version=desk.policies.version,
+            verified_at=now,
+            expires_at=now + timedelta(days=level.days if level else 1),
+            level=level.name if level else None,
+            minimum_age=level.minimum_age if level else 0,
+            birth_date=body.birth_date,
+        )
+        try:
+            await desk.store(caller.owner, proof)
+        except BelowMinimumAgeError as error:
+            refused = error
+    state = await desk.state(caller)
+    if refused is not None and not state.assurances:
+        raise refused
+    return state
+
+
+def _owner(body: SubjectIn) -> Owner:
+    if not is_name(body.issuer) or not is_name(body.subject):
+        raise InvalidRequestError("issuer and subject: no control characters.")
+    return Owner(derive_user_id(body.issuer, body.subject), body.issuer, body.subject)
+
+
+@router.post("/v1/operator/age-assurances", summary="Decide that a user has proved their age", status_code=201)
+async def decide(operator: Operator, desk: AtDesk, body: DecisionIn) -> AssuranceOut:
+    minimum_age, days = desk.level_days(body.level, OPERATOR)
+    now = datetime.now(UTC)
+    proof = Proof(
+        method=OPERATOR,
+        provider=f"operator {operator.subject}",
+        assertion_id=str(uuid4()),
+        policy_version=desk.policies.version,
+        verified_at=now,
+        expires_at=now + timedelta(days=min(days, body.days)),
+        level=body.level,
+        minimum_age=minimum_age,
+    )
+    verdict = await desk.store(_owner(body), proof)
+    assert verdict.assurance is not None  # noqa: S101  a level was asked for, and the user is not too young
+    return _out(verdict.assurance)
+
+
+@router.post("/v1/operator/age-assurances/revoke", summary="Take a user's age assurance back")
+async def revoke(_operator: Operator, desk: AtDesk, body: RevocationIn) -> RevokedOut:
+    """Replies that are being written on the routes it opened stop, on every instance."""
+    if body.level is not None and body.level not in desk.policies.levels:
+        raise InvalidRequestError(f"There is no level {body.level!r}.", code="unknown_level")
+    levels = [body.level] if body.level is not None else list(desk.policies.levels)
+    routes = [route for level in levels for route in desk.policies.gated_by(level)]
+    owner = _owner(body)
+    async with desk.database.as_user(owner.user_id) as connection:
+        revoked = await revoke_assurances(connection, owner.user_id, levels, routes)
+    return RevokedOut(revoked=revoked.assurances, conversations=len(revoked.conversations))

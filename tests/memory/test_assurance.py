@@ -1,0 +1,188 @@
+"""Age assurances as PostgreSQL keeps them: replay, birth dates, and what a revocation stops."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from memory import assurance, transcript, turns
+from memory.assurance import AssertionReplayedError, BirthDateFixedError, Proof, Verdict
+from memory.errors import AgeAssuranceRequiredError
+from memory.postgres import Database, PoolConfig
+from memory.transcript import Owner
+from memory.turns import Accepted, Gate, NewTurn
+
+TODAY = date(2026, 11, 22)
+GATE = Gate(("general", "mature"), {"mature": "mature"})
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(PoolConfig(database_url, size=4, overflow=4))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner(uuid4(), "https://id.example", "alice")
+
+
+def proof(**changes: object) -> Proof:
+    now = datetime.now(UTC)
+    whole = Proof(
+        method="document",
+        provider="verifier",
+        assertion_id=str(uuid4()),
+        policy_version="1",
+        verified_at=now,
+        expires_at=now + timedelta(days=30),
+        level="mature",
+        minimum_age=18,
+    )
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+async def record(database: Database, owner: Owner, given: Proof) -> Verdict:
+    async with database.as_user(owner.user_id) as connection:
+        return await assurance.record_proof(connection, owner, given, TODAY)
+
+
+async def levels(database: Database, owner: Owner) -> list[str]:
+    async with database.as_user(owner.user_id) as connection:
+        return [found.level for found in await assurance.read_assurances(connection, owner.user_id)]
+
+
+async def minor(database: Database, owner: Owner) -> bool:
+    async with database.as_user(owner.user_id) as connection:
+        return await assurance.is_minor(connection, owner.user_id, TODAY)
+
+
+async def send(database: Database, owner: Owner, conversation: object) -> Accepted:
+    turn = NewTurn(owner.user_id, conversation, uuid4(), uuid4(), "hello", b"x")  # type: ignore[arg-type]
+    async with database.as_user(owner.user_id) as connection:
+        return await turns.accept(connection, turn, GATE, 1.5)
+
+
+async def talk(database: Database, owner: Owner, route: str) -> object:
+    async with database.as_user(owner.user_id) as connection:
+        return (await transcript.create_conversation(connection, owner, uuid4(), route=route)).id
+
+
+async def test_a_proof_opens_its_route_at_once_and_only_while_it_lasts(database: Database, owner: Owner) -> None:
+    mature = await talk(database, owner, "mature")
+    with pytest.raises(AgeAssuranceRequiredError):
+        await send(database, owner, mature)
+    await record(database, owner, proof(expires_at=datetime.now(UTC) + timedelta(seconds=0.4)))
+    assert await levels(database, owner) == ["mature"]
+    accepted = await send(database, owner, mature)
+    await asyncio.sleep(0.5)
+    assert await levels(database, owner) == []
+    async with database.as_user(owner.user_id) as connection:
+        await turns.fail(connection, owner.user_id, accepted.turn_id, 1, {}, "")
+    with pytest.raises(AgeAssuranceRequiredError):
+        await send(database, owner, mature)
+
+
+async def test_the_same_assertion_is_taken_once_even_at_the_same_moment(database: Database, owner: Owner) -> None:
+    given = proof()
+    found = await asyncio.gather(*(record(database, owner, given) for _ in range(6)), return_exceptions=True)
+    assert sum(isinstance(one, Verdict) for one in found) == 1
+    assert sum(isinstance(one, AssertionReplayedError) for one in found) == 5
+    assert await levels(database, owner) == ["mature"]
+
+
+async def test_a_revoked_assertion_cannot_be_handed_in_again(database: Database, owner: Owner) -> None:
+    given = proof()
+    await record(database, owner, given)
+    async with database.as_user(owner.user_id) as connection:
+        assert (await assurance.revoke_assurances(connection, owner.user_id, ["mature"], [])).assurances == 1
+    with pytest.raises(AssertionReplayedError):
+        await record(database, owner, given)
+    assert await levels(database, owner) == []
+
+
+async def test_a_birth_date_is_given_once(database: Database, owner: Owner, superuser_url: str) -> None:
+    await record(database, owner, proof(birth_date=date(2010, 1, 1), level=None))
+    await record(database, owner, proof(birth_date=date(2010, 1, 1), level=None))
+    with pytest.raises(BirthDateFixedError):
+        await record(database, owner, proof(birth_date=date(1990, 1, 1)))
+    assert await minor(database, owner)
+    # nor past our code, by whoever has the table open
+    admin = await asyncpg.connect(superuser_url)
+    try:
+        with pytest.raises(asyncpg.PostgresError, match="not edited"):
+            await admin.execute("UPDATE users SET birth_date = '1990-01-01' WHERE user_id = $1", owner.user_id)
+        await admin.execute("UPDATE users SET birth_date = NULL, deleted_at = now() WHERE user_id = $1", owner.user_id)
+    finally:
+        await admin.close()
+
+
+async def test_two_birth_dates_at_the_same_moment_leave_one(database: Database, owner: Owner) -> None:
+    dates = [date(1980 + number, 1, 1) for number in range(6)]
+    found = await asyncio.gather(
+        *(record(database, owner, proof(birth_date=born, level=None)) for born in dates), return_exceptions=True
+    )
+    assert sum(isinstance(one, Verdict) for one in found) == 1
+    assert sum(isinstance(one, BirthDateFixedError) for one in found) == 5
+
+
+@pytest.mark.parametrize(
+    ("born", "opened"),
+    [
+        (date(2008, 11, 22), True),  # eighteen today
+        (date(2008, 11, 23), False),  # tomorrow
+        (date(2008, 2, 29), True),
+        (date(2012, 2, 29), False),
+        (date(1950, 1, 1), True),
+    ],
+)
+async def test_who_is_too_young_is_refused_and_stays_refused(
+    database: Database, owner: Owner, born: date, opened: bool
+) -> None:
+    verdict = await record(database, owner, proof(birth_date=born))
+    assert verdict.too_young is not opened
+    assert await levels(database, owner) == (["mature"] if opened else [])
+    again = await record(database, owner, proof())  # a better verifier doesn't make anybody older
+    assert again.too_young is not opened
+    assert await minor(database, owner) is not opened
+
+
+async def test_a_store_that_calls_the_user_a_minor_outweighs_a_level_and_is_outweighed_by_a_later_proof(
+    database: Database, owner: Owner
+) -> None:
+    assert (await record(database, owner, proof(minor=True))).too_young
+    assert await minor(database, owner)
+    assert not (await record(database, owner, proof())).too_young
+    assert not await minor(database, owner)
+
+
+async def test_revoking_closes_the_gate_of_what_runs(database: Database, owner: Owner) -> None:
+    mature, general = await talk(database, owner, "mature"), await talk(database, owner, "general")
+    await record(database, owner, proof())
+    running = [await send(database, owner, mature), await send(database, owner, general)]
+    async with database.as_user(owner.user_id) as connection:
+        revoked = await assurance.revoke_assurances(connection, owner.user_id, ["mature"], ["mature"])
+    assert revoked == assurance.Revoked(1, (mature,))  # type: ignore[arg-type]
+    async with database.system() as connection:
+        held = [(owner.user_id, turn.turn_id, 1, None) for turn in running]
+        renewed = {found.turn_id: found.gate_closed for found in await turns.renew(connection, held, 1.5)}
+    assert renewed == {running[0].turn_id: True, running[1].turn_id: False}
+    with pytest.raises(AgeAssuranceRequiredError):
+        await send(database, owner, mature)
+
+
+async def test_somebody_else_sees_and_revokes_nothing(database: Database, owner: Owner) -> None:
+    await record(database, owner, proof())
+    stranger = Owner(uuid4(), "https://id.example", "mallory")
+    async with database.as_user(stranger.user_id) as connection:
+        assert await assurance.read_assurances(connection, owner.user_id) == []
+        found = await assurance.revoke_assurances(connection, owner.user_id, ["mature"], ["mature"])
+        assert found.assurances == 0
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await assurance.record_proof(connection, owner, proof(), TODAY)
+    assert await levels(database, owner) == ["mature"]
