@@ -8,7 +8,7 @@ import json
 import shlex
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from service import migrate
 from service.dev import children, weights
 from service.dev.accounts import Account, data_directory, service_account
 from service.dev.console import Speaker, curl_line
+from service.dev.environment import environment_file, read_environment, write_environment
 from service.dev.errors import EmbeddedError, HomeInUseError, ModelMissingError, ServerStartError
 from service.dev.homes import OwnedDirectory
 from service.dev.model import EmbeddedModel
@@ -254,22 +255,7 @@ def _announce(supervisor: Supervisor, seconds: float, *, print_env: bool) -> Non
     speaker.say(f"Stream: {curl_line(supervisor.address, None if home == default_home().absolute() else home)}")
 
 
-def environment_file(home: Path) -> Path:
-    """While `up` runs: NAME='value' lines, for shells and for our other commands."""
-    return home.absolute() / "environment"
-
-
-def write_environment(home: Path, values: Mapping[str, str]) -> None:
-    """Readable by its owner only: it holds passwords."""
-    path = environment_file(home)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
-
-
 def _print_environment(home: Path) -> bool:
-    path = environment_file(home)
-    if not path.exists():
-        return False
-    print("".join(f"export {line}\n" for line in path.read_text().splitlines()), end="")
-    return True
+    values = read_environment(home)
+    print("".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items()), end="")
+    return bool(values)

@@ -18,7 +18,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def leave(_number: int, _frame: FrameType | None) -> None:
-    print(sys.argv[1], "leaves", flush=True)
+    sys.stdout.write(f"{sys.argv[1]} leaves\n")
     sys.exit(0)
 
 
