@@ -7,6 +7,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from memory import tombstones
 from memory.errors import ConversationNotFoundError, TurnInProgressError
 from memory.ports import Vectors
 from memory.postgres import Connection
@@ -39,7 +40,7 @@ class SaidElsewhere:
     role: str
     speaker: str | None
     text: str
-    at: datetime
+    said_at: datetime
 
 
 async def find_or_create(
@@ -106,19 +107,25 @@ async def append_recallable(
     target: ImportTarget,
     messages: Sequence[SaidElsewhere],
     vectors: Vectors | None,
-) -> int:
-    """Append the messages that are not there yet, and make them recallable, in one go; gives how many were new.
+) -> tuple[int, int]:
+    """Append the messages that are not there yet, and make them recallable, in one go.
+
+    Gives how many were new, and how many stay away because their owner had them forgotten.
 
     `vectors` holds a row for each message; without it they are found by their words until the learner adds vectors.
     Raises a `TurnRefusedError` when the conversation is gone, or a reply is being written in it.
     """
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
     await read_target(connection, user_id, target.conversation_id)
     known = await known_ids(connection, user_id, target.conversation_id, [said.external_id for said in messages])
-    fresh = [(row, said) for row, said in enumerate(messages) if said.external_id not in known]
+    new = [said for said in messages if said.external_id not in known]
+    welcome = {said.external_id for said in await tombstones.remembered(connection, user_id, new)}
+    fresh = [(row, said) for row, said in enumerate(messages) if said.external_id in welcome]
     if not fresh:
-        return 0
+        return 0, len(new)
     rows = [
-        ImportedMessage(uuid7(), said.role, said.speaker, said.text, said.at, said.external_id) for _, said in fresh
+        ImportedMessage(uuid7(), said.role, said.speaker, said.text, said.said_at, said.external_id)
+        for _, said in fresh
     ]
     first = await append_imported(connection, user_id, target.conversation_id, rows)
     episodes = [
@@ -136,7 +143,7 @@ async def append_recallable(
         for n, (message, (row, _)) in enumerate(zip(rows, fresh, strict=True))
     ]
     await index_messages(connection, user_id, episodes, time_zone=target.time_zone)
-    return len(fresh)
+    return len(fresh), len(new) - len(fresh)
 
 
 async def name_companion(connection: Connection, user_id: UUID, conversation_id: UUID, name: str) -> None:

@@ -169,12 +169,13 @@ class _Import:
             )
         fresh = [message for message in messages if message.external_id not in known]
         vectors = await self._vectors(fresh)
-        new = 0
+        new = forgotten = 0
         if fresh:
             async with self._database.as_user(user_id) as connection:
-                new = await append_recallable(connection, user_id, self._target, fresh, vectors)
+                new, forgotten = await append_recallable(connection, user_id, self._target, fresh, vectors)
         self.report.imported += new
-        self.report.duplicates += len(messages) - new
+        self.report.skipped += forgotten
+        self.report.duplicates += len(messages) - new - forgotten
         if vectors is None:
             self.report.unembedded += new
         if self._progress is not None:

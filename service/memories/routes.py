@@ -1,13 +1,13 @@
-"""/v1/memories: see what is remembered, search it, add to it, correct it, pin it."""
+"""/v1/memories: see what is remembered, search it, add to it, correct it, pin it, have it forgotten."""
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, status
 
-from memory import curation, transcript
+from memory import curation, erasure, transcript
 from memory.postgres import Connection
 from memory.retrieval import RecallQuery, recall
 from service.auth.dependencies import Caller
@@ -15,7 +15,9 @@ from service.chat.schemas import Problem
 from service.dependencies import Context
 from service.errors import InvalidRequestError
 from service.limits import address_of
+from service.memories.forgetting import Forgetter
 from service.memories.schemas import (
+    ForgetAllQuery,
     Found,
     ListQuery,
     MemoryChange,
@@ -23,12 +25,13 @@ from service.memories.schemas import (
     MemoryPage,
     MemoryView,
     NewMemory,
+    Receipt,
     SearchRequest,
     SearchResult,
 )
 from service.paging import decode_cursor, encode_cursor
 
-router = APIRouter(prefix="/v1/memories", tags=["memories"])
+router = APIRouter(tags=["memories"])
 
 SEARCH_TOKENS = 200_000
 """A search is cut by its limit, not by a prompt's budget."""
@@ -53,7 +56,7 @@ def some(*codes: int) -> dict[int | str, dict[str, object]]:
 MemoryId = Annotated[UUID, Path(description="A fact's id, or of an episode its message's")]
 
 
-@router.get("", responses=some(), summary="List memories, the latest first")
+@router.get("/v1/memories", responses=some(), summary="List memories, the latest first")
 async def list_memories(
     request: Request, caller: Caller, context: Context, wish: Annotated[ListQuery, Query()]
 ) -> MemoryPage:
@@ -72,7 +75,7 @@ async def list_memories(
     )
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=some(), summary="Add a memory")
+@router.post("/v1/memories", status_code=status.HTTP_201_CREATED, responses=some(), summary="Add a memory")
 async def add_memory(request: Request, body: NewMemory, caller: Caller, context: Context) -> MemoryView:
     """Its source is that its owner said so here."""
     if body.route not in context.policies.gate.routes:
@@ -94,7 +97,7 @@ async def add_memory(request: Request, body: NewMemory, caller: Caller, context:
         return MemoryView.of((await curation.read_memory(connection, caller.user_id, fact_id)).item)
 
 
-@router.post("/search", responses=some(404), summary="Search memories as a turn does")
+@router.post("/v1/memories/search", responses=some(404), summary="Search memories as a turn does")
 async def search_memories(request: Request, body: SearchRequest, caller: Caller, context: Context) -> SearchResult:
     """The same recall that puts memories into a prompt: by meaning, by words, by time and by who said it."""
     await context.limits.check(caller, address_of(request), "search")
@@ -131,14 +134,14 @@ async def _scope(
     return routes, conversation.time_zone, names
 
 
-@router.get("/{memory_id}", responses=some(404), summary="One memory with its sources and history")
+@router.get("/v1/memories/{memory_id}", responses=some(404), summary="One memory with its sources and history")
 async def read_memory(request: Request, memory_id: MemoryId, caller: Caller, context: Context) -> MemoryDetail:
     await context.limits.check(caller, address_of(request), "read")
     async with context.database.as_user(caller.user_id) as connection:
         return MemoryDetail.of_closer(await curation.read_memory(connection, caller.user_id, memory_id))
 
 
-@router.patch("/{memory_id}", responses=some(404, 409), summary="Correct a fact, or pin it")
+@router.patch("/v1/memories/{memory_id}", responses=some(404, 409), summary="Correct a fact, or pin it")
 async def change_memory(
     request: Request, memory_id: MemoryId, body: MemoryChange, caller: Caller, context: Context
 ) -> MemoryDetail:
@@ -148,7 +151,43 @@ async def change_memory(
     vector = None if body.text is None else (await context.embedder.embed([body.text]))[0]
     async with context.database.as_user(caller.user_id) as connection:
         if body.text is not None:
+            await erasure.forget_corrected(connection, caller.user_id, memory_id)
             memory_id = await curation.correct_fact(connection, caller.user_id, memory_id, body.text.strip(), vector)
         if body.pinned is not None:
             await curation.pin_fact(connection, caller.user_id, memory_id, pinned=body.pinned)
         return MemoryDetail.of_closer(await curation.read_memory(connection, caller.user_id, memory_id))
+
+
+@router.delete("/v1/memories/{memory_id}", responses=some(404), summary="Forget one memory")
+async def forget_memory(request: Request, memory_id: MemoryId, caller: Caller, context: Context) -> Receipt:
+    """A fact goes with its history, its vector, and the words in the messages that taught it; an episode with its
+    words and the facts that rest on them alone. They are not learnt again. The receipt names every store looked in.
+    """
+    await context.limits.check(caller, address_of(request), "write")
+    return Receipt.model_validate(await _forgetter(context).forget(caller.user_id, memory_id))
+
+
+@router.delete("/v1/memories", responses=some(), summary="Forget everything")
+async def forget_all(
+    request: Request, caller: Caller, context: Context, wish: Annotated[ForgetAllQuery, Query()]
+) -> Receipt:
+    """All memories and, unless `conversations=keep`, all conversations. What is kept can be read, and its latest
+    messages still stand in prompts; nothing of it is recalled or learnt from."""
+    await context.limits.check(caller, address_of(request), "write")
+    keep = wish.conversations == "keep"
+    return Receipt.model_validate(await _forgetter(context).forget_all(caller.user_id, keep_conversations=keep))
+
+
+@router.delete("/v1/account", responses=some(), summary="Erase the account")
+async def erase_account(
+    request: Request, caller: Caller, context: Context, confirm: Annotated[Literal["everything"], Query()]
+) -> Receipt:
+    """Every row of the caller in every table, and what other stores keep. Only the receipt stays, which has numbers
+    and no words. A token of the caller still opens a new, empty account; revoke it with the issuer."""
+    _ = confirm
+    await context.limits.check(caller, address_of(request), "write")
+    return Receipt.model_validate(await _forgetter(context).erase_user(caller.user_id))
+
+
+def _forgetter(context: Context) -> Forgetter:
+    return Forgetter(context.database, context.embedder, context.live, context.replies, context.settings.lease_seconds)

@@ -224,3 +224,47 @@ class MemoryChange(Body):
         if self.text is not None and not self.text.strip():
             raise ValueError("text must not be empty")
         return self
+
+
+class ForgetAllQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    confirm: Literal["everything"] = Field(description="So that a slip forgets nothing")
+    conversations: Literal["delete", "keep"] = "delete"
+
+
+class StoreReceipt(BaseModel):
+    store: str
+    what: str
+    removed: int = Field(description="Rows or keys removed or rewritten; 0 where nothing was found")
+    state: str
+
+
+class Receipt(BaseModel):
+    """Where was looked, and what was found. It has numbers and no words, and is kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01937b52-0c1e-7d10-a6c1-5b7f1e9d2c44",
+                    "scope": "memory",
+                    "at": "2026-11-22T08:00:00Z",
+                    "forgotten": ["01937b41-52c8-7a10-8d1e-2b8c5a7e4f02"],
+                    "stores": [
+                        {"store": "postgresql", "what": "facts", "removed": 1, "state": "done"},
+                        {"store": "postgresql", "what": "episodes", "removed": 1, "state": "done"},
+                        {"store": "redis", "what": "reply logs", "removed": 3, "state": "done"},
+                    ],
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    scope: str
+    at: datetime
+    forgotten: list[UUID] = Field(
+        description="Facts that are gone: the one asked for and what rested on the same words"
+    )
+    stores: list[StoreReceipt]

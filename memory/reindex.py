@@ -1,0 +1,43 @@
+"""Episodes of messages as they stand now: after words were taken out of them."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from memory.ports import Embedder
+from memory.postgres import Connection, Database
+from memory.retrieval import EpisodeRow, embedding_text, index_messages
+
+ROWS = """
+SELECT m.conversation_id, m.seq, m.id, m.role, m.speaker, m.content, m.created_at, c.route, c.time_zone
+FROM messages m JOIN conversations c ON c.user_id = m.user_id AND c.id = m.conversation_id AND c.deleted_at IS NULL
+WHERE m.user_id = $1 AND m.id = ANY ($2::uuid[]) ORDER BY m.conversation_id, m.seq
+"""
+
+
+async def make_recallable(connection: Connection, user_id: UUID, message_ids: Sequence[UUID]) -> int:
+    """Index the messages by their words; `add_vectors` then adds their meaning, outside of this transaction."""
+    done = 0
+    for row in await connection.fetch(ROWS, user_id, list(message_ids)):
+        done += await index_messages(connection, user_id, [EpisodeRow(*tuple(row)[:8])], time_zone=row["time_zone"])
+    return done
+
+
+async def add_vectors(database: Database, embedder: Embedder, user_id: UUID, message_ids: Sequence[UUID]) -> None:
+    """Embed the messages that have no vector yet."""
+    if not message_ids:
+        return
+    async with database.as_user(user_id) as connection:
+        rows = await connection.fetch(ROWS, user_id, list(message_ids))
+    vectors = await embedder.embed([embedding_text(row["speaker"], row["role"], row["content"]) for row in rows])
+    async with database.as_user(user_id) as connection:
+        for row, vector in zip(rows, vectors, strict=True):
+            # the text may have changed again meanwhile: then this vector is not of it
+            await connection.execute(
+                """UPDATE episodes e SET embedding = $3::text::halfvec FROM messages m
+                WHERE e.user_id = $1 AND e.message_id = $2 AND e.embedding IS NULL
+                    AND m.user_id = $1 AND m.id = $2 AND m.content = $4""",
+                user_id,
+                row["id"],
+                "[" + ",".join(f"{x:.5f}" for x in vector.tolist()) + "]",
+                row["content"],
+            )

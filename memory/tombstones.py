@@ -1,0 +1,94 @@
+"""What was forgotten must not come back: digests by which a message, or words of it, are recognised but not read.
+
+A message is known by its owner, role, time and words, so that an import of the same file is recognised although its
+rows have new ids, while the same words said anew are new.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from memory.postgres import Connection
+
+
+class Spoken(Protocol):
+    """A message, as learning and imports have it."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def said_at(self) -> datetime: ...
+
+
+class Quoting(Protocol):
+    """A fact that rests on words of a message."""
+
+    @property
+    def quote(self) -> str: ...
+    @property
+    def source(self) -> Spoken: ...
+
+
+S = TypeVar("S", bound=Spoken)
+Q = TypeVar("Q", bound=Quoting)
+
+
+def message_digest(user_id: UUID, role: str, said_at: datetime, text: str) -> bytes:
+    return _digest(user_id, b"message", role, str(round(said_at.timestamp() * 1000)), text)
+
+
+def quote_digest(user_id: UUID, role: str, said_at: datetime, quote: str) -> bytes:
+    """The quote's words, however they are spaced, as said in messages of that moment."""
+    return _digest(user_id, b"quote", role, str(round(said_at.timestamp() * 1000)), " ".join(quote.lower().split()))
+
+
+def _digest(user_id: UUID, what: bytes, *parts: str) -> bytes:
+    hashed = hashlib.blake2b(key=user_id.bytes, person=what, digest_size=16)
+    for part in parts:
+        encoded = part.encode()
+        hashed.update(len(encoded).to_bytes(4) + encoded)
+    return hashed.digest()
+
+
+async def bury(connection: Connection, user_id: UUID, digests: Iterable[bytes]) -> int:
+    """Lay tombstones; gives how many are new."""
+    done = await connection.fetch(
+        """INSERT INTO tombstones (user_id, digest) SELECT $1, unnest($2::bytea[])
+        ON CONFLICT (user_id, digest) DO NOTHING RETURNING 1""",
+        user_id,
+        list(set(digests)),
+    )
+    return len(done)
+
+
+async def _buried(connection: Connection, user_id: UUID, digests: Sequence[bytes]) -> set[bytes]:
+    rows = await connection.fetch(
+        "SELECT digest FROM tombstones WHERE user_id = $1 AND digest = ANY ($2::bytea[])", user_id, list(digests)
+    )
+    return {row["digest"] for row in rows}
+
+
+async def remembered(connection: Connection, user_id: UUID, messages: Sequence[S]) -> list[S]:
+    """The messages that were not forgotten. Ask inside the transaction that writes them, behind a lock on the user."""
+    digests = [message_digest(user_id, m.role, m.said_at, m.text) for m in messages]
+    gone = await _buried(connection, user_id, digests)
+    return [message for message, digest in zip(messages, digests, strict=True) if digest not in gone]
+
+
+async def teachable(connection: Connection, user_id: UUID, facts: Sequence[Q]) -> list[Q]:
+    """The facts whose message, and whose words of it, were not forgotten or corrected. Ask as in `remembered`."""
+    if not facts:
+        return []
+    digests = [
+        (
+            message_digest(user_id, fact.source.role, fact.source.said_at, fact.source.text),
+            quote_digest(user_id, fact.source.role, fact.source.said_at, fact.quote),
+        )
+        for fact in facts
+    ]
+    gone = await _buried(connection, user_id, [digest for pair in digests for digest in pair])
+    return [fact for fact, pair in zip(facts, digests, strict=True) if gone.isdisjoint(pair)]
