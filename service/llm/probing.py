@@ -61,18 +61,33 @@ async def identify(backend: OpenAICompatibleBackend, model: str) -> Identity:
     )
     if native is old_native is props is listed is None:
         raise BackendUnavailableError("no answer to any question", backend=backend.name)
-    for answer in (native, old_native):
-        for loaded in loaded_models(answer):
-            if loaded.key == model and loaded.context_length:
-                return Identity("lmstudio", loaded.context_length)
+    if _is_lmstudio(native) or _is_lmstudio(old_native):
+        loaded = [*loaded_models(native), *loaded_models(old_native)]
+        return Identity("lmstudio", next((found.context_length for found in loaded if found.key == model), None))
     if context := props_context(props):
         return Identity("llamacpp", context)
-    server = "lmstudio" if isinstance(native, dict) and "models" in native else ""
-    if isinstance(listed, dict) and any(
-        item.get("max_model_len") for item in listed.get("data") or () if isinstance(item, dict)
-    ):
-        server = "vllm"
-    return Identity(server, listed_context(listed, model))
+    context = listed_context(listed, model)
+    return Identity(_server_in(listed), context)
+
+
+def _is_lmstudio(native: Any) -> bool:
+    models = (native.get("models") or native.get("data")) if isinstance(native, dict) else None
+    return isinstance(models, list) and any(
+        isinstance(item, dict) and ("loaded_instances" in item or "loaded_context_length" in item or "state" in item)
+        for item in models
+    )
+
+
+def _server_in(listed: Any) -> str:
+    """Return the program that writes such a list of models: each adds fields of its own."""
+    for item in (listed.get("data") or ()) if isinstance(listed, dict) else ():
+        if isinstance(item, dict):
+            owner = str(item.get("owned_by", "")).lower()
+            if owner in {"llamacpp", "vllm"}:
+                return owner
+            if item.get("max_model_len"):
+                return "vllm"
+    return ""
 
 
 async def learn(backend: OpenAICompatibleBackend, model: str, *, known: Capabilities | None = None) -> Capabilities:

@@ -1,0 +1,153 @@
+"""`rapport doctor`: examines every configured model server and says in plain words what will not work."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+
+from service.llm.capabilities import Capabilities, CapabilityStore
+from service.llm.config import BackendConfig
+from service.llm.errors import BackendError, ModelNotFoundError
+from service.llm.findings import Finding, embedding_finding, missing_model, model_findings, reply_findings, unreachable
+from service.llm.models import loaded_models
+from service.llm.openai_compatible import OpenAICompatibleBackend
+from service.llm.probing import examine as probe
+
+NOTHING = (
+    "No model server is configured. Set LMSTUDIO_URL=http://localhost:1234, or OPENAI_API_KEY=…, or LLM_BACKENDS; "
+    "`rapport up` without any of them runs a small model of its own."
+)
+_MARKS = {"ok": "[green]✓[/green]", "note": "[cyan]·[/cyan]", "warn": "[yellow]![/yellow]", "fail": "[red]✗[/red]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """One backend's findings, and the record they were read from."""
+
+    name: str
+    url: str
+    model: str
+    findings: tuple[Finding, ...]
+    capabilities: Capabilities = field(default_factory=Capabilities)
+
+    @property
+    def works(self) -> bool:
+        return all(finding.grade != "fail" for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    backends: tuple[Examination, ...]
+
+    @property
+    def works(self) -> bool:
+        return bool(self.backends) and all(backend.works for backend in self.backends)
+
+    def data(self) -> dict[str, Any]:
+        backends = [{**asdict(backend), "works": backend.works} for backend in self.backends]
+        return {"works": self.works, "backends": backends, **({} if backends else {"advice": NOTHING})}
+
+
+async def examine(configs: Sequence[BackendConfig], *, store: CapabilityStore | None = None) -> Report:
+    """Examine the servers one after the other: two of them may be one machine."""
+    return Report(tuple([await _examined(config, store) for config in configs]))
+
+
+def main(configs: Sequence[BackendConfig], *, home: Path | None = None, as_json: bool = False) -> int:
+    """Print the report; 0 when every server can be used, else 1."""
+    store = CapabilityStore(home / "capabilities.json", time.time) if home is not None else None
+    report = asyncio.run(examine(configs, store=store))
+    if as_json:
+        print(orjson.dumps(report.data(), option=orjson.OPT_INDENT_2).decode())  # noqa: T201 - this is the command's output
+    else:
+        show(report, Console())
+    return 0 if report.works else 1
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the report for a person."""
+    if not report.backends:
+        console.print(NOTHING, highlight=False)
+    for backend in report.backends:
+        model = f" · {backend.model}" if backend.model else ""
+        console.print(f"\n[bold]{escape(backend.name)}[/bold]  {escape(backend.url)}{escape(model)}", highlight=False)
+        for finding in backend.findings:
+            console.print(f"  {_MARKS[finding.grade]} {finding.topic:<11} {escape(finding.text)}", highlight=False)
+            if finding.advice:
+                console.print(f"    {'':<11} → {escape(finding.advice)}", highlight=False)
+    if report.backends:
+        failed = [backend.name for backend in report.backends if not backend.works]
+        console.print(
+            f"\n[red]Not usable: {', '.join(failed)}[/red]" if failed else "\n[green]Every backend can be used.[/green]"
+        )
+
+
+async def _examined(config: BackendConfig, store: CapabilityStore | None) -> Examination:
+    if config.kind == "scripted":
+        note = Finding("model", "note", "scripted: for tests and demos; its replies are rules, not a model's")
+        return Examination(config.name, "", config.model or "scripted", (note,))
+    backend = OpenAICompatibleBackend(config)
+    try:
+        return await _questioned(backend, store)
+    finally:
+        await backend.aclose()
+
+
+async def _questioned(backend: OpenAICompatibleBackend, store: CapabilityStore | None) -> Examination:
+    config = backend.config
+    started = time.monotonic()
+    try:
+        listed = tuple(await backend.models())
+    except BackendError as error:
+        return Examination(config.name, config.url, config.model, (unreachable(config, error),))
+    found = [Finding("reachable", "ok", f"answers in {(time.monotonic() - started) * 1000:.0f} ms")]
+    found += await _keys(config)
+    try:
+        model = await backend.resolve_model()
+        record = await probe(backend, model)
+    except ModelNotFoundError as error:
+        return Examination(config.name, config.url, config.model, (*found, missing_model(error, listed)))
+    except BackendError as error:
+        failed = Finding("reply", "fail", f"no reply: {error}", "try the same model in the server's own chat window")
+        return Examination(config.name, config.url, backend.model, (*found, failed))
+    if store is not None:
+        store.put(config.url, model, record)
+    loaded = await _loaded(backend) if record.server == "lmstudio" else ()
+    found += [
+        *model_findings(config, model, listed, record, loaded),
+        *reply_findings(record),
+        embedding_finding(config, record),
+    ]
+    return Examination(config.name, config.url, model, tuple(found), record)
+
+
+async def _keys(config: BackendConfig) -> list[Finding]:
+    """Try each further key: a revoked one is found here and not at night."""
+    found = []
+    for number, key in enumerate(config.api_keys[1:], 2):
+        other = OpenAICompatibleBackend(config, api_key=key)
+        try:
+            await other.models()
+        except BackendError as error:
+            found.append(
+                Finding("key", "warn", f"key {number} of {len(config.api_keys)}: {error}", "replace or remove it")
+            )
+        finally:
+            await other.aclose()
+    return found
+
+
+async def _loaded(backend: OpenAICompatibleBackend) -> tuple[str, ...]:
+    for path in ("/api/v1/models", "/api/v0/models"):
+        try:
+            if found := loaded_models(await backend.get(path, root=True, timeout=3.0)):
+                return tuple(model.key for model in found)
+        except BackendError:
+            continue
+    return ()
