@@ -76,8 +76,6 @@ const importer = new Importer({
 });
 
 function showConversation(conversation) {
-  byId("welcome").hidden = Boolean(conversation) && (conversation.last_seq !== 0 || Boolean(chat.exchange));
-  if (conversation && !conversation.id) return; // about to begin: only the welcome goes
   conversations.setCurrent(conversation?.id ?? null);
   showTitle(conversation);
   if (!conversation) return;

@@ -7,6 +7,7 @@ import { Exchange } from "./exchange.js";
 import { ReplyMessage, UserMessage } from "./messages.js";
 import { SseParser } from "./sse.js";
 import { Thread } from "./thread.js";
+import { newKey } from "./turns.js";
 
 const PAGE = 50; // messages a request
 const LOOK_AGAIN = 10_000; // ms between two looks for news from elsewhere; requests are counted per day
@@ -15,7 +16,7 @@ const LOOK_AGAIN = 10_000; // ms between two looks for news from elsewhere; requ
 export class Chat {
   constructor({ conversations, composer, memory, hooks }) {
     Object.assign(this, { conversations, composer, memory, hooks });
-    this.thread = new Thread();
+    this.thread = new Thread((filled) => this.showWelcome(filled));
     this.conversation = null;
     this.exchange = null;
     this.visit = 0; // grows with each opening, so that late answers of an earlier one are dropped
@@ -28,7 +29,7 @@ export class Chat {
   async open(conversation, seq = null) {
     const visit = (this.visit += 1);
     this.leaveExchange();
-    this.conversation = conversation;
+    this.conversation = conversation; // before the thread is cleared: the welcome depends on it
     this.composer.moveTo(conversation?.id ?? "");
     this.composer.setStatus("");
     this.thread.clear();
@@ -45,6 +46,10 @@ export class Chat {
     if (active && !this.hasReplyOf(active)) this.follow(active);
     if (seq) this.thread.reveal(seq);
     else this.thread.toEnd();
+  }
+
+  showWelcome(filled) {
+    byId("welcome").hidden = filled || (this.conversation?.last_seq ?? 0) > 0;
   }
 
   leaveExchange() {
@@ -106,14 +111,13 @@ export class Chat {
     const said = new UserMessage({ content: text, seq: null });
     this.thread.follows = true;
     this.thread.add([said]);
-    await this.deliver(said, { content: text, client_message_id: crypto.randomUUID() });
+    await this.deliver(said, { content: text, client_message_id: newKey() });
   }
 
   /** Send `message`, which `said` shows; the same message again keeps its key, so that it is never said twice. */
   async deliver(said, message, failedTurn = null) {
     const visit = this.visit;
     this.composer.setBusy(true);
-    this.hooks.opened(this.conversation ?? { title: "" });
     said.setState("Sending…");
     try {
       if (!this.conversation) await this.beginConversation(message.content, visit);
@@ -233,7 +237,6 @@ export class Chat {
   takeBack(said) {
     this.thread.remove(said);
     this.composer.restore(said.text);
-    if (this.thread.items.length === 0) this.hooks.opened(this.conversation);
   }
 
   /** The reply's log is out of reach; what was stored of it is not. */

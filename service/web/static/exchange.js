@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 import { Reader, announce } from "./dom.js";
 import { noticeElement } from "./messages.js";
-import { TurnFollower } from "./turns.js";
+import { newKey, TurnFollower } from "./turns.js";
 
 const CONNECTION = { open: "", reconnecting: "Reconnecting…", lost: "Connection lost", done: "" };
 
@@ -69,7 +69,7 @@ export class Exchange {
   sendAnew() {
     this.follower.close();
     this.failedTurn = null;
-    this.message = { ...this.message, client_message_id: crypto.randomUUID() };
+    this.message = { ...this.message, client_message_id: newKey() };
     this.follower = this.makeFollower();
     this.follower.run();
   }

@@ -6,7 +6,8 @@ const NEAR_END = 96; // px from the bottom that still count as reading along
 
 /** An ordered window on a conversation's messages. It may start and end anywhere in it. */
 export class Thread {
-  constructor() {
+  constructor(onFill) {
+    this.onFill = onFill; // called with whether anything is shown
     this.scroller = byId("thread");
     this.list = byId("messages");
     this.items = [];
@@ -22,6 +23,7 @@ export class Thread {
     this.items = [];
     this.list.replaceChildren();
     this.follows = true;
+    this.onFill(false);
     this.noteScroll();
   }
 
@@ -79,6 +81,7 @@ export class Thread {
   }
 
   drawDays() {
+    this.onFill(this.items.length > 0);
     for (const day of this.list.querySelectorAll(".day")) day.remove();
     let last = null;
     for (const item of this.items) {

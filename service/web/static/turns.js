@@ -13,6 +13,12 @@ export const RETRY = {
 
 const TERMINAL = new Set(["turn.completed", "turn.failed"]);
 
+/** A key for one message. Browsers keep randomUUID from pages without TLS, such as a phone's on the home network. */
+export function newKey() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** Milliseconds before try number `attempt` (0 is the first): doubled, capped, spread so that readers don't march. */
 export function delayBefore(attempt, random = Math.random) {
   const full = Math.min(RETRY.longestDelay, RETRY.firstDelay * 2 ** attempt);
