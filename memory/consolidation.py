@@ -94,7 +94,7 @@ def decide(new: NewFact, known: Sequence[KnownFact], verdicts: Verdicts | None =
     if new.slot and (rivals := [fact for fact in alike if fact.slot == new.slot]):
         return _of_slot(new, rivals)
     for fact in alike:
-        if fact.slot != new.slot or not _same_frame(new.text, fact.text):
+        if fact.slot != new.slot or not same_frame(new.text, fact.text):
             continue
         more, less = (
             words.content(new.text) - words.content(fact.text),
@@ -123,7 +123,7 @@ def _of_slot(new: NewFact, rivals: Sequence[KnownFact]) -> Decision:
     return Decision("supersede", tuple(rivals))
 
 
-def _same_frame(first: str, second: str) -> bool:
+def same_frame(first: str, second: str) -> bool:
     """Whether two texts may say the same: the same numbers and names, neither denying what the other states.
 
     Vectors can't tell: "is vegetarian" and "is not vegetarian any more" are nearer to each other than two true
@@ -188,7 +188,7 @@ async def ask_about(reasoner: Reasoner, pairs: Sequence[tuple[NewFact, KnownFact
             continue
         verdict = said.get("verdict") if isinstance(said, dict) else None
         # a model may not overrule a plain difference: numbers or names that differ are not the same fact
-        if verdict == "replaces" or (verdict == "same" and _same_frame(new.text, known.text)):
+        if verdict == "replaces" or (verdict == "same" and same_frame(new.text, known.text)):
             verdicts[(new.id, known.id)] = verdict
     return verdicts
 

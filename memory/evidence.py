@@ -228,7 +228,7 @@ def check(candidate: Candidate, messages: list[Said] | tuple[Said, ...], setting
         # small models miscount lines; whose words they are is what matters
         message, span = other, locate(candidate.quote, other.text)
         assert span is not None  # noqa: S101  found just now
-    if message.role not in _speakers_of(candidate.kind):
+    if message.role not in speakers_of(candidate.kind):
         return Refused("speaker")
     if any(start < span[1] and end > span[0] for start, end in others_words(message.text)):
         return Refused("others_words")
@@ -237,9 +237,24 @@ def check(candidate: Candidate, messages: list[Said] | tuple[Said, ...], setting
     return _weigh(candidate, message, span, setting)
 
 
-def _speakers_of(kind: str) -> tuple[str, ...]:
+def speakers_of(kind: str) -> tuple[str, ...]:
     """Nobody else tells what somebody is like: the companion's word about the user is what it recalled, or a guess."""
     return {"user": ("user",), "companion": ("assistant",)}.get(kind, ("user", "assistant"))
+
+
+_RESOLVED = re.compile(r"\s*\((?:[^()]*\d{4})\)")
+"""A date that was written out behind the words that mean it."""
+
+
+def unsupported(text: str, quote: str, message: Said, setting: Setting) -> str:
+    """Why a remembered fact is not borne out by its message (any more), or nothing."""
+    span = locate(quote, message.text)
+    if span is None:
+        return "quote"
+    if any(start < span[1] and end > span[0] for start, end in others_words(message.text)):
+        return "others_words"
+    dates = _dates_said(quote, message.said_at, setting.time_zone)
+    return _unsupported(_RESOLVED.sub("", text), quote, dates, setting)
 
 
 def _weigh(candidate: Candidate, message: Said, span: tuple[int, int], setting: Setting) -> Supported | Refused:

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from uuid import UUID
 
 import structlog
 
-from memory import consolidation, evidence, extraction, retrieval
+from memory import consolidation, evidence, extraction, retrieval, tombstones
 from memory.errors import ReasonerUnavailableError, StoreUnavailableError
 from memory.evidence import Refused, Setting, Supported
 from memory.extraction import NonsenseError, Said
@@ -35,6 +35,8 @@ class LearnConfig:
     attempts: int = 5
     lease_seconds: float = 10.0
     """How long a dead learner keeps others waiting; a living one renews it each third."""
+    stretch: int = 5
+    """Batches of one conversation before others get their turn."""
     index_batch: int = 64
     index_limit: int = 1024
     """Messages made searchable in one go, before the model is asked about the first of them."""
@@ -130,6 +132,29 @@ async def learn(
     return _counted(learnt)
 
 
+async def catch_up(
+    database: Database,
+    reasoner: Reasoner,
+    embedder: Embedder,
+    user_id: UUID,
+    conversation_id: UUID,
+    config: LearnConfig,
+) -> Learnt:
+    """Learn from a conversation until nothing is left, or until its turn is over (`config.stretch`)."""
+    done = Learnt("caught_up")
+    for _ in range(config.stretch):
+        learnt = await learn(database, reasoner, embedder, user_id, conversation_id, config)
+        done = replace(
+            learnt,
+            messages=done.messages + learnt.messages,
+            facts=done.facts + learnt.facts,
+            refused=done.refused + learnt.refused,
+        )
+        if not learnt.more:
+            break
+    return done
+
+
 def _counted(learnt: Learnt) -> Learnt:
     LEARNING.labels(learnt.status).inc()
     EXTRACTED.inc(learnt.messages)
@@ -207,6 +232,8 @@ async def _attempt(
         behind = await _advance(connection, work, last, config)
         if behind is None:
             return Learnt("lost")
+        # asked behind the lock on the user's row: whoever forgets comes before it or after the facts are there
+        facts = await tombstones.teachable(connection, work.user_id, facts)
         settled = await consolidation.settle(connection, work.user_id, work.route, facts, verdicts)
     return Learnt("learnt", len(rows), settled, refused, more=behind)
 
@@ -298,9 +325,11 @@ async def _index(database: Database, embedder: Embedder, work: _Work, config: Le
             for m, vector in zip(part, vectors, strict=True)
         ]
         async with database.as_user(work.user_id) as connection:
+            kept = {m.message_id for m in await tombstones.remembered(connection, work.user_id, part)}
             if not await _still_there(connection, work):
                 return
-            EPISODES.inc(await retrieval.index_messages(connection, work.user_id, episodes, time_zone=work.time_zone))
+            fresh = [episode for episode in episodes if episode.message_id in kept]
+            EPISODES.inc(await retrieval.index_messages(connection, work.user_id, fresh, time_zone=work.time_zone))
 
 
 async def _still_there(connection: Connection, work: _Work) -> bool:

@@ -1,0 +1,139 @@
+"""What happens at its time: sweeps every second, expiry every hour, the audit every night.
+
+Which job is due stands in PostgreSQL, on its clock: of several schedulers exactly one runs a job, and a job that was
+due while none was up is run when one comes back (docs/decisions/0041).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from prometheus_client import Counter
+
+from memory.errors import StoreUnavailableError
+from memory.postgres import Database, PoolConfig
+from service.jobs import DramatiqJobs
+from service.settings import Settings
+from service.sweeper import Sweeper
+from service.worker.audit import nightly_audit
+from service.worker.broker import BrokerConfig, open_broker
+
+log = structlog.get_logger(__name__)
+
+RUNS = Counter("rapport_scheduled_runs_total", "Scheduled jobs by how they ended", ["job", "outcome"])
+LOOK_SECONDS = 15.0
+AFTER_FAILURE = timedelta(minutes=10)
+AUDIT_HOUR = 3
+"""UTC."""
+
+EXPIRED = (
+    "DELETE FROM revocations WHERE expires_at < now() - interval '1 day'",
+    "DELETE FROM token_usage WHERE day < current_date - 62",
+    "DELETE FROM memory_audits WHERE ran_at < now() - interval '400 days'",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    name: str
+    following: Callable[[datetime], datetime]
+    """The next time after a moment at which it is due."""
+    run: Callable[[], Awaitable[None]]
+
+
+def hourly(now: datetime) -> datetime:
+    return now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+
+
+def nightly(now: datetime) -> datetime:
+    tonight = now.astimezone(UTC).replace(hour=AUDIT_HOUR, minute=0, second=0, microsecond=0)
+    return tonight if tonight > now else tonight + timedelta(days=1)
+
+
+CLAIM = """
+INSERT INTO schedule (name, due_at, last_started_at) VALUES ($1, $2, NULL)
+ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at, last_started_at = now()
+    WHERE schedule.due_at <= now()
+RETURNING last_started_at IS NOT NULL
+"""
+
+
+class Schedule:
+    def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
+        self._database = database
+        self._jobs = jobs
+
+    async def run_due(self) -> list[str]:
+        """Run what is due now and nobody else runs; gives the names."""
+        done = []
+        for job in self._jobs:
+            async with self._database.system() as connection:
+                now: datetime = await connection.fetchval("SELECT now()")
+                claimed = await connection.fetchval(CLAIM, job.name, job.following(now))
+            if claimed:  # false: known from now on, and due at its time; none: not due, or another's
+                done.append(job.name)
+                await self._run(job)
+        return done
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await job.run()
+        except StoreUnavailableError:
+            await self._note(job, "StoreUnavailableError")
+        except Exception as error:
+            log.exception("scheduled_job_failed", job=job.name)
+            await self._note(job, type(error).__name__)
+        else:
+            RUNS.labels(job.name, "done").inc()
+            log.info("scheduled_job_done", job=job.name)
+
+    async def _note(self, job: Job, error: str) -> None:
+        RUNS.labels(job.name, "failed").inc()
+        async with self._database.system() as connection:
+            await connection.execute(
+                "UPDATE schedule SET due_at = least(due_at, now() + $2), last_error = $3 WHERE name = $1",
+                job.name,
+                AFTER_FAILURE,
+                error,
+            )
+
+    async def run(self) -> None:
+        """Look for due jobs for ever; cancelled at shutdown."""
+        while True:
+            try:
+                await self.run_due()
+            except StoreUnavailableError:
+                log.warning("schedule_waits_for_database")
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def expire(database: Database) -> None:
+    for statement in EXPIRED:
+        async with database.system() as connection:
+            await connection.execute(statement)
+
+
+async def run_schedule(settings: Settings, stopped: asyncio.Event) -> None:
+    """Everything that happens at its time, until `stopped`."""
+    async with AsyncExitStack() as stack:
+        database = Database(PoolConfig(settings.database_url.get_secret_value(), 2, 2))
+        stack.push_async_callback(database.close)
+        jobs = Schedule(
+            database,
+            [Job("expire", hourly, lambda: expire(database)), Job("audit", nightly, lambda: nightly_audit(database))],
+        )
+        tasks = [asyncio.create_task(jobs.run(), name="schedule")]
+        if settings.redis_enabled:
+            queue = DramatiqJobs(open_broker(BrokerConfig(settings.broker_url)))
+            stack.push_async_callback(queue.aclose)
+            tasks.append(asyncio.create_task(Sweeper(database, queue.wake_learner).run(), name="sweeper"))
+        log.info("scheduler_started", sweeps=settings.redis_enabled)
+        await stopped.wait()
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
