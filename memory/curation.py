@@ -11,8 +11,9 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from memory.errors import MemoryNotFoundError, NotCorrectableError
-from memory.ports import Vectors
+from memory.facts import key_of
 from memory.postgres import Connection
+from memory.retrieval import Vector, sparse, term_weights
 from memory.transcript import Owner
 
 BY_USER = "user"
@@ -215,8 +216,9 @@ async def read_memory(connection: Connection, user_id: UUID, memory_id: UUID) ->
 
 ADD = """
 INSERT INTO facts (user_id, id, kind, topic, text, quote, conversation_id, message_id, source_seq, ordinal,
-    extractor, route, said_at, valid_from, due_at, pinned, embedding)
-SELECT $1, $2, $3, '', $4, $4, $5, $2, $6, 0, $7, $8, clock_timestamp(), clock_timestamp(), $9, $10, $11::text::vector
+    extractor, route, said_at, valid_from, due_at, pinned, key, lexical, embedding)
+SELECT $1, $2, $3, '', $4, $4, $5, $2, $6, 0, $7, $8, clock_timestamp(), clock_timestamp(), $9, $10, $11,
+    $12::text::sparsevec, $13::text::halfvec
 """
 
 
@@ -229,21 +231,32 @@ async def add_fact(
     route: str,
     due_at: datetime | None,
     pinned: bool,
-    vector: Vectors | None,
+    vector: Vector | None,
 ) -> UUID:
     """Write down what the owner says outside of any conversation; gives the fact's id."""
     fact_id = uuid7()
-    number = fact_id.int >> 65  # unique within the user, as the table wants a source's seq to be
+    await ensure_user(connection, owner)
     await connection.execute(
-        "INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING",
+        ADD,
         owner.user_id,
-        owner.issuer,
-        owner.subject,
-    )
-    await connection.execute(
-        ADD, owner.user_id, fact_id, kind, text, NIL, number, BY_USER, route, due_at, pinned, literal(vector)
+        fact_id,
+        kind,
+        text,
+        NIL,
+        fact_id.int >> 65,  # unique within the user, as the table wants a source's seq to be
+        BY_USER,
+        route,
+        due_at,
+        pinned,
+        *_indexed(owner.user_id, kind, text, vector),
     )
     return fact_id
+
+
+def _indexed(user_id: UUID, kind: str, text: str, vector: Vector | None) -> tuple[bytes, str, str | None]:
+    """Key, terms and vector of a fact, as the table takes them."""
+    dense = None if vector is None else "[" + ",".join(f"{x:.5f}" for x in vector.tolist()) + "]"
+    return key_of(user_id, kind, text), sparse(term_weights(user_id, text)), dense
 
 
 CORRECT = """
@@ -251,11 +264,11 @@ WITH old AS (
     SELECT * FROM facts WHERE user_id = $1 AND id = $2 AND status IN ('active', 'uncertain') FOR UPDATE
 ), new AS (
     INSERT INTO facts (user_id, id, kind, topic, text, quote, conversation_id, message_id, source_seq, ordinal,
-        extractor, route, said_at, due_at, valid_from, valid_to, pinned, embedding, slot)
+        extractor, route, said_at, due_at, valid_from, valid_to, pinned, slot, confirmations, key, lexical, embedding)
     SELECT $1, $3, kind, topic, $4, quote, conversation_id, message_id, source_seq,
         (SELECT coalesce(max(o.ordinal) + 1, 0) FROM facts o WHERE o.user_id = $1
             AND o.conversation_id = old.conversation_id AND o.source_seq = old.source_seq AND o.extractor = $5),
-        $5, route, said_at, due_at, valid_from, NULL, pinned, $6::text::vector, slot
+        $5, route, said_at, due_at, valid_from, NULL, pinned, slot, 0, $6, $7::text::sparsevec, $8::text::halfvec
     FROM old RETURNING id
 ), sources AS (
     INSERT INTO fact_sources (user_id, fact_id, conversation_id, message_id, seq, role, quote, said_at)
@@ -267,14 +280,17 @@ FROM new WHERE facts.user_id = $1 AND facts.id = $2 RETURNING facts.id
 """
 
 
-async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, text: str, vector: Vectors | None) -> UUID:
+async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, text: str, vector: Vector | None) -> UUID:
     """Replace what a fact says, and keep the old words as history; gives the new fact's id.
 
     The caller also lays tombstones for the old one (`memory.erasure.bury`), so that its source doesn't teach it again.
     Raises `MemoryNotFoundError`; `NotCorrectableError` for an episode and for a fact that is history already.
     """
     new_id = uuid7()
-    done = await connection.fetchval(CORRECT, user_id, fact_id, new_id, text, BY_USER, literal(vector))
+    kind = await connection.fetchval("SELECT kind FROM facts WHERE user_id = $1 AND id = $2", user_id, fact_id)
+    done = await connection.fetchval(
+        CORRECT, user_id, fact_id, new_id, text, BY_USER, *_indexed(user_id, kind or "", text, vector)
+    )
     if done is None:
         found = await read_memory(connection, user_id, fact_id)
         if found.item.layer == "episode":
@@ -303,9 +319,16 @@ async def rebuild_profiles(connection: Connection, user_id: UUID) -> int:
     return int((await connection.execute("DELETE FROM profiles WHERE user_id = $1", user_id)).split()[-1])
 
 
-def literal(vector: Vectors | None) -> str | None:
-    """A vector as pgvector reads it."""
-    return None if vector is None else "[" + ",".join(f"{x:.6g}" for x in vector.tolist()) + "]"
+async def ensure_user(connection: Connection, owner: Owner) -> None:
+    """The user's row, locked; an account that was erased begins anew."""
+    await connection.execute(
+        """INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO UPDATE
+        SET issuer = excluded.issuer, subject = excluded.subject, created_at = now(), deleted_at = NULL
+        WHERE users.deleted_at IS NOT NULL""",
+        owner.user_id,
+        owner.issuer,
+        owner.subject,
+    )
 
 
 async def quotes(connection: Connection, user_id: UUID, memory_ids: Sequence[UUID]) -> dict[UUID, str]:

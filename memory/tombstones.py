@@ -73,14 +73,18 @@ async def _buried(connection: Connection, user_id: UUID, digests: Sequence[bytes
 
 
 async def remembered(connection: Connection, user_id: UUID, messages: Sequence[S]) -> list[S]:
-    """The messages that were not forgotten. Ask inside the transaction that writes them, behind a lock on the user."""
+    """The messages that were not forgotten. Ask first in the transaction that writes: until its end nobody forgets."""
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR SHARE", user_id)
     digests = [message_digest(user_id, m.role, m.said_at, m.text) for m in messages]
     gone = await _buried(connection, user_id, digests)
     return [message for message, digest in zip(messages, digests, strict=True) if digest not in gone]
 
 
 async def teachable(connection: Connection, user_id: UUID, facts: Sequence[Q]) -> list[Q]:
-    """The facts whose message, and whose words of it, were not forgotten or corrected. Ask as in `remembered`."""
+    """The facts whose message, and whose words of it, were not forgotten or corrected.
+
+    Ask in the transaction that writes them, behind a lock on the user's row.
+    """
     if not facts:
         return []
     digests = [
