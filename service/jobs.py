@@ -40,6 +40,10 @@ class Jobs(Protocol):
         """Say that a conversation has messages to learn from; call it after their commit. Never raises, never waits."""
         ...
 
+    async def check(self) -> tuple[bool, str]:
+        """Whether wake-ups go through, as far as the last one told, and what it means when they don't."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -76,6 +80,9 @@ class DramatiqJobs:
         finally:
             with self._lock:
                 self._pending -= 1
+
+    async def check(self) -> tuple[bool, str]:
+        return not self._away, "learning waits in PostgreSQL until the queue is back" if self._away else ""
 
     async def aclose(self) -> None:
         """Give what is pending a moment, no more: it is swept up if it stays."""
@@ -118,6 +125,9 @@ class LocalJobs:
                 continue
             if learnt.more and key not in self._waiting:
                 await self.wake_learner(*key)
+
+    async def check(self) -> tuple[bool, str]:
+        return True, "in this process"
 
     async def aclose(self) -> None:
         for task in self._tasks:
