@@ -144,6 +144,7 @@ async function showAddress() {
 
 async function start(withToken = null) {
   byId("banner").hidden = true;
+  composer.setReady(false);
   await attempt(async () => {
     try {
       await session.begin(withToken);
@@ -156,6 +157,7 @@ async function start(withToken = null) {
     await conversations.load();
     chat.conversation = null;
     await showAddress();
+    composer.setReady(true);
   });
 }
 

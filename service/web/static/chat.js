@@ -249,15 +249,13 @@ export class Chat {
 
   async stop() {
     const exchange = this.exchange;
-    if (!exchange?.turnId) return;
-    byId("stop").disabled = true;
+    if (!exchange?.turnId || exchange.stopped) return;
     exchange.stopped = true;
     this.composer.setStatus("Stopping…");
     try {
       await stopTurn(this.conversation.id, exchange.turnId);
     } catch (problem) {
       exchange.stopped = false;
-      byId("stop").disabled = false;
       this.composer.setStatus("");
       this.hooks.failed(problem);
     }

@@ -8,8 +8,10 @@ export class Composer {
   constructor({ onSend, onStop }) {
     this.field = byId("message");
     this.busy = false;
+    this.ready = false; // whether it is known who writes, and where to
+    this.waiting = false; // Enter was pressed before that
     this.drafts = new Map(); // by conversation, for as long as the page lives
-    this.place = "";
+    this.place = null; // what is written before the page knows where it is goes wherever it will be
     this.field.addEventListener("input", () => this.refresh());
     this.field.addEventListener("keydown", (event) => this.onKey(event));
     addEventListener("resize", () => this.fit());
@@ -32,9 +34,22 @@ export class Composer {
   submit() {
     const text = this.field.value.trim();
     if (!text || this.busy) return;
+    this.waiting = !this.ready;
+    if (this.waiting) {
+      this.setStatus("Connecting…");
+      return;
+    }
     this.field.value = "";
     this.refresh();
     this.onSend(text);
+  }
+
+  setReady(ready) {
+    this.ready = ready;
+    if (!ready || !this.waiting) return;
+    this.waiting = false;
+    this.setStatus("");
+    this.submit();
   }
 
   /** Put text back that could not be sent, before whatever has been written since. */
@@ -45,6 +60,10 @@ export class Composer {
   }
 
   moveTo(place) {
+    if (this.place === null) {
+      this.place = place;
+      return;
+    }
     if (this.field.value.trim()) this.drafts.set(this.place, this.field.value);
     else this.drafts.delete(this.place);
     this.place = place;
@@ -66,9 +85,9 @@ export class Composer {
     const stop = byId("stop");
     const hadFocus = document.activeElement === stop;
     stop.hidden = !(busy && stoppable);
-    stop.disabled = false;
     byId("send").hidden = busy && stoppable;
-    if (hadFocus && stop.hidden) this.focus(); // a hidden button would drop the keyboard at the top of the page
+    // A hidden button would drop the keyboard at the top of the page; a thumb wants no keyboard to pop up.
+    if (hadFocus && stop.hidden && !matchMedia("(pointer: coarse)").matches) this.focus();
     this.refresh();
   }
 
