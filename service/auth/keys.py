@@ -66,20 +66,24 @@ def _parse(entry: dict[str, Any]) -> VerificationKey | None:
     if entry.get("use", "sig") != "sig" or not isinstance(kid, str) or not 0 < len(kid) <= 256:
         return None
     try:
-        key = jwt.PyJWK.from_dict(entry).key
+        # without its `alg`: what the key is decides, and the library would make a key for `none` or HS256 as well
+        key = jwt.PyJWK.from_dict({name: value for name, value in entry.items() if name != "alg"}).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
-    algorithm = algorithm_of(key, entry.get("alg"))
+    wanted = entry.get("alg")
+    if wanted is not None and not isinstance(wanted, str):
+        return None
+    algorithm = algorithm_of(key, wanted)
     return None if algorithm is None else VerificationKey(kid, algorithm, key)
 
 
-def algorithm_of(key: object, wanted: object = None) -> str | None:
+def algorithm_of(key: object, wanted: str | None = None) -> str | None:
     """The one algorithm under which this key counts; None when there is none, or not the one wanted."""
     if isinstance(key, RSAPublicKey):
         if key.key_size < MIN_RSA_BITS:
             raise AuthConfigurationError(f"the key set holds an RSA key of {key.key_size} bits; use {MIN_RSA_BITS}")
-        algorithm = wanted if wanted in RSA_ALGORITHMS else ("RS256" if wanted is None else None)
-        return algorithm if isinstance(algorithm, str) else None
+        chosen = wanted or "RS256"
+        return chosen if chosen in RSA_ALGORITHMS else None
     if isinstance(key, EllipticCurvePublicKey):
         own = CURVE_ALGORITHMS.get(key.curve.name)
     elif isinstance(key, Ed25519PublicKey):

@@ -41,6 +41,7 @@ class Revocations:
         self._users: dict[UUID, float] = {}
         self._read_at: datetime | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def covers(self, user_id: UUID, token_id: str, issued_at: float) -> bool:
         """True when the token was taken back. A user's revocation covers its own second."""
@@ -54,10 +55,9 @@ class Revocations:
         self._reader = asyncio.create_task(self._keep_reading())
 
     async def aclose(self) -> None:
+        self._closing.set()
         if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
+            await self._reader
 
     async def revoke(self, user_id: UUID, token_id: str, expires_at: datetime) -> None:
         """Take one token back; with `ALL`, every token of the user issued until now."""
@@ -102,6 +102,8 @@ class Revocations:
             del self._tokens[key]
 
     async def _keep_reading(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self._interval)
+                return
             await self.refresh()
