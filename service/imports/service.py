@@ -167,7 +167,9 @@ class _Import:
             known = await known_ids(
                 connection, user_id, self._target.conversation_id, [m.external_id for m in messages]
             )
-        fresh = [message for message in messages if message.external_id not in known]
+        # a file that gives one id twice means one message
+        first = {message.external_id: message for message in reversed(messages) if message.external_id not in known}
+        fresh = list(reversed(first.values()))
         vectors = await self._vectors(fresh)
         new = forgotten = 0
         if fresh:
