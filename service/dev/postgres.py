@@ -42,7 +42,10 @@ SETTINGS: Mapping[str, object] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+# what a client sees when its backend, and with it the whole server, goes down under it
+LOST = (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError, ConnectionError)
 VECTOR_TEST = """
+BEGIN;
 CREATE TEMP TABLE fit (v vector(384), h halfvec(384));
 INSERT INTO fit SELECT v, v::halfvec(384) FROM (
     SELECT array_agg(random())::real[]::vector(384) AS v FROM generate_series(1, 40) row, generate_series(1, 384)
@@ -52,7 +55,7 @@ CREATE INDEX ON fit USING hnsw (h halfvec_cosine_ops);
 SELECT a.v <=> b.v, a.v <-> b.v, a.v <#> b.v, a.h <=> b.h FROM fit a, fit b;
 SET LOCAL enable_seqscan = off;
 SELECT v FROM fit ORDER BY v <=> (SELECT v FROM fit LIMIT 1) LIMIT 5;
-DROP TABLE fit;
+ROLLBACK;
 """
 
 
@@ -162,7 +165,7 @@ class EmbeddedPostgres:
             self._launch(timeout)
             try:
                 run_alone(self._prepare())
-            except (asyncpg.PostgresConnectionError, ConnectionError) as error:
+            except LOST as error:
                 unfit.append(f"{install.label} ({error})")
                 self._discard(fresh=fresh)
                 continue
@@ -250,8 +253,7 @@ class EmbeddedPostgres:
         template = await asyncpg.connect(self.url("template1", superuser=True))
         try:
             await template.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            async with template.transaction():
-                await template.execute(VECTOR_TEST)
+            await template.execute(VECTOR_TEST)
             await self._make_role(template)
         finally:
             await template.close()
