@@ -1,6 +1,7 @@
 """The HTTP server of one instance, and how it goes down without cutting a reply."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 
@@ -55,6 +56,8 @@ def serve(settings: Settings) -> int:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies) or None,
     )
+    # uvicorn raises the signal again once it has shut down, which would make every orderly end look like a crash
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server = DrainingServer(config, lambda: asyncio.ensure_future(_drain(app, settings)))
     server.run()
     return 0 if server.started else 1

@@ -176,6 +176,8 @@ def test_a_lock_ends_the_reply_that_is_being_written(client: httpx.Client) -> No
     with client.stream("POST", f"{path}/turns", json={"content": "Count", "backend": "slow"}) as response:
         bubble = read(response, deltas=2)
         client.post(f"{path}/lock", json={"reason": "moderation"})
+    turn = f"{path}/turns/{bubble.data('turn.accepted')['turn_id']}"
+    with client.stream("GET", f"{turn}/stream", params={"after": bubble.last or ""}) as response:
         read(response, bubble)
     assert bubble.data("turn.failed")["code"] == "route_locked"
     assert [item["role"] for item in messages(client, path)] == ["user"]
