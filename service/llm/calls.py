@@ -106,5 +106,5 @@ def _settle(provider: Provider, request: ChatRequest, target: Target, usage: Usa
     metrics.TOKENS.labels(provider.name, target.model, "prompt").inc(usage.prompt_tokens)
     metrics.TOKENS.labels(provider.name, target.model, "completion").inc(usage.completion_tokens)
     if cost := provider.cost(usage):
-        provider.spend.add(cost)
+        provider.budget.add(cost)
         metrics.COST.labels(provider.name, target.model).inc(cost)

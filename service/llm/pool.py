@@ -4,29 +4,24 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.llm import metrics
-from service.llm.calls import BuildRequest, Call, reply
+from service.llm.cache import AnswerCache, key_of
+from service.llm.calls import BuildRequest, Call
 from service.llm.capabilities import CapabilityStore
 from service.llm.config import BackendConfig, Tier
-from service.llm.errors import (
-    BackendBusyError,
-    BackendError,
-    BackendRefusedError,
-    CannotContinueError,
-    ContextOverflowError,
-    EmptyReplyError,
-    KeyRefusedError,
-    ModelNotFoundError,
-)
+from service.llm.errors import BackendError, BackendRefusedError, ModelNotFoundError
 from service.llm.learning import Learner
+from service.llm.opening import most_telling, open_at
 from service.llm.permits import OnPosition
 from service.llm.ports import ChatRequest, Opened, Target, Usage
-from service.llm.providers import Key, Provider, build_provider
-from service.llm.spend import DailySpend
+from service.llm.providers import Provider, build_provider
+from service.llm.router import choose
+from service.llm.spend import DailyLedger
 from service.llm.transport import open_session
 
 ROUNDS = 4
@@ -35,9 +30,8 @@ PATIENCE = 20.0
 """Seconds that a turn may wait for a first choice of backend, not counting the model's own time."""
 BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
-MORE_ROOM = 4
-"""A reply whose whole budget went into thinking is asked for once more with this many times the tokens."""
-MOST_REPLY_TOKENS = 8192
+MERGE_INTERVAL = 5.0
+"""Seconds between looks at what other processes of this home spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +56,7 @@ class Backends:
         rng: random.Random | None = None,
         patience: float = PATIENCE,
         learn: bool = True,
+        router: bool = False,
     ) -> None:
         self._session = open_session()
         self._clock = clock
@@ -69,6 +64,10 @@ class Backends:
         self._patience = patience
         self._store = CapabilityStore(home / "capabilities.json" if home else None, time.time)
         self._learner = Learner(self._store) if learn else None
+        self._ledger = DailyLedger(home / "spend.json" if home else None)
+        self._merging: asyncio.Task[None] | None = None
+        self._routes_by_message = router
+        self.cache: AnswerCache[Completion] = AnswerCache(clock=clock)
         self._providers: list[Provider] = []
         self._apply(configs)
 
@@ -107,15 +106,19 @@ class Backends:
         route: str,
         tier: Tier = "large",
         name: str | None = None,
+        message: str | None = None,
         on_position: OnPosition | None = None,
         patience: float | None = None,
     ) -> Opened:
         """Return a reply whose first token is there.
 
-        `build` is called with the target that is about to answer, perhaps several times. Until the first token every
-        failure is worked around: other keys, one smaller prompt, other backends of the route, then again after a
-        pause. Raises the `BackendError` that tells most when all that fails.
+        `build` is called with the target that is about to answer, perhaps several times. With the router switched on,
+        `message` decides the tier. `on_position` hears the place in a backend's queue while there is one. Until the
+        first token every failure is worked around: other keys, one smaller prompt, other backends of the route, then
+        again after a pause. Raises the `BackendError` that tells most when all that fails.
         """
+        if message is not None and self._routes_by_message:
+            tier = choose(message).tier
         call = Call(build, route, on_position)
         end = self._clock() + (self._patience if patience is None else patience)
         for attempt in range(ROUNDS):
@@ -124,14 +127,14 @@ class Backends:
             for place, provider in enumerate(candidates):
                 wait = provider.config.queue_patience if place < len(candidates) - 1 else max(0.1, end - self._clock())
                 try:
-                    opened = await self._open_at(provider, call, wait)
+                    opened = await open_at(provider, call, wait, self._learner)
                 except BackendError as error:
                     errors.append(error)
                     continue
                 if place:
                     metrics.FAILOVERS.labels(route).inc()
                 return opened
-            worst = _most_telling(errors)
+            worst = most_telling(errors)
             pause = self._pause(errors, attempt)
             if not worst.retryable or attempt == ROUNDS - 1 or self._clock() + pause > end:
                 raise worst
@@ -140,18 +143,32 @@ class Backends:
         raise AssertionError("unreachable")
 
     async def complete(
-        self, build: BuildRequest, *, route: str, tier: Tier = "small", patience: float | None = None
+        self,
+        build: BuildRequest,
+        *,
+        route: str,
+        tier: Tier = "small",
+        patience: float | None = None,
+        personal: bool = True,
     ) -> Completion:
-        """Return a whole answer; for extraction, summaries and the like."""
+        """Return a whole answer; for extraction, summaries and the like.
+
+        With `personal=False` (nothing of any user is in it) the answer may come from the exact-match cache.
+        """
+        if personal:
+            return await self._complete(build, route, tier, patience)
+        first = self.select(route, tier)[0]
+        key = key_of(build(first.target(first.model)), backend=f"{first.name} {first.model}", route=route)
+        return await self.cache.get(key, lambda: self._complete(build, route, tier, patience))
+
+    async def _complete(self, build: BuildRequest, route: str, tier: Tier, patience: float | None) -> Completion:
         opened = await self.open_stream(build, route=route, tier=tier, patience=patience)
         text, finish, usage = [], "stop", None
-        try:
-            async for delta in opened.deltas:
+        async with aclosing(opened.deltas) as deltas:
+            async for delta in deltas:
                 text.append(delta.text)
                 finish = delta.finish_reason or finish
                 usage = delta.usage or usage
-        finally:
-            await opened.deltas.aclose()
         return Completion("".join(text), opened.target, finish, usage)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -168,7 +185,7 @@ class Backends:
                 "continues": provider.continues(),
                 "in_use": provider.permits.in_use,
                 "waiting": provider.permits.waiting,
-                "spent_today": round(provider.spend.spent, 6),
+                "spent_today": round(provider.budget.spent, 6),
             }
             for provider in self._providers
         ]
@@ -181,7 +198,16 @@ class Backends:
     async def aclose(self) -> None:
         if self._learner is not None:
             await self._learner.aclose()
+        if self._merging is not None:
+            self._merging.cancel()
+            await asyncio.gather(self._merging, return_exceptions=True)
+            await asyncio.to_thread(self._ledger.merge)
         await self._session.close()
+
+    async def _merge_spend(self) -> None:
+        while True:
+            await asyncio.to_thread(self._ledger.merge)
+            await asyncio.sleep(MERGE_INTERVAL)
 
     def _apply(self, configs: Sequence[BackendConfig]) -> None:
         kept = {provider.name: provider for provider in self._providers}
@@ -191,75 +217,15 @@ class Backends:
             if old is not None and old.config == config:
                 providers.append(old)
                 continue
-            spend = old.spend if old is not None else DailySpend(None)
-            spend.budget = config.prices.daily_budget
-            provider = build_provider(config, self._session, self._clock, spend)
+            provider = build_provider(config, self._session, self._clock, self._ledger)
             providers.append(provider)
             if self._learner is not None:
                 self._learner.watch(provider)
         self._providers = providers
         if self._learner is not None:
             self._learner.keep_only(providers)
-
-    async def _open_at(self, provider: Provider, call: Call, wait: float) -> Opened:
-        """Try one provider: each of its keys, one smaller prompt, one longer reply."""
-        if provider.spend.is_exhausted:
-            metrics.BUDGET_EXHAUSTED.labels(provider.name).inc()
-            rest = provider.spend.until_midnight()
-            raise BackendBusyError("its daily budget is spent", backend=provider.name, retry_after=rest)
-        limit: int | None = None
-        room = 1
-        for _ in range(len(provider.keys) + 2):
-            key = provider.key() if not provider.circuit.is_open else None
-            if key is None:
-                raise BackendBusyError(
-                    "resting after failures", backend=provider.name, retry_after=max(0.2, provider.wait())
-                )
-            try:
-                return await self._begin(provider, key, call, wait, limit=limit, room=room)
-            except ContextOverflowError as error:
-                metrics.OVERFLOWS.labels(provider.name).inc()
-                if limit is not None:
-                    raise
-                provider.heed(error.limit)
-                limit = min(error.limit or provider.context() // 2, provider.context() * 3 // 4)
-            except ModelNotFoundError:
-                if provider.config.model or not provider.forget_model():
-                    raise
-            except EmptyReplyError as error:
-                if room > 1 or "length" not in str(error):
-                    raise
-                room = MORE_ROOM
-            except (KeyRefusedError, BackendBusyError):
-                if provider.key() is None or len(provider.keys) == 1:
-                    raise
-        raise BackendBusyError("all its keys are refused or busy", backend=provider.name)
-
-    async def _begin(
-        self, provider: Provider, key: Key, call: Call, wait: float, *, limit: int | None, room: int
-    ) -> Opened:
-        try:
-            model = await key.backend.resolve_model()
-        except BackendError as error:
-            provider.blame(key, error)
-            raise
-        if self._learner is not None:
-            await self._learner.context_known(provider)
-        target = provider.target(model, limit=limit)
-        request = call.build(target)
-        if room > 1 and request.max_tokens is not None:
-            request = replace(request, max_tokens=min(MOST_REPLY_TOKENS, request.max_tokens * room))
-        if request.prefix and not provider.continues() and not provider.scripted:
-            raise CannotContinueError("not known to continue a begun reply", backend=provider.name)
-        deltas = reply(
-            provider, key, replace(request, model=model), target, patience=wait, on_position=call.on_position
-        )
-        try:
-            await anext(deltas)
-        except BaseException:
-            await deltas.aclose()
-            raise
-        return Opened(target, deltas)
+        if self._merging is None and any(config.prices.prompt or config.prices.completion for config in configs):
+            self._merging = asyncio.create_task(self._merge_spend(), name="spend")
 
     def _pause(self, errors: Sequence[BackendError], attempt: int) -> float:
         """Return how long to wait: what the soonest server asked for, never less than a growing, jittered pause."""
@@ -268,17 +234,6 @@ class Backends:
         )
         most = min(LONGEST_BACKOFF, BACKOFF * 2**attempt)
         return asked + self._rng.uniform(most / 4, most)
-
-
-def _most_telling(errors: Sequence[BackendError]) -> BackendError:
-    """Return the error to act on: one that passes with time before one that stays, then the soonest."""
-    for error in errors:
-        if isinstance(error, CannotContinueError):
-            return error
-    passing = [error for error in errors if error.retryable]
-    if not passing:
-        return errors[0]
-    return min(passing, key=lambda error: error.retry_after if error.retry_after is not None else 5.0)
 
 
 def fixed(request: ChatRequest) -> BuildRequest:

@@ -84,6 +84,8 @@ class Target:
     reply_tokens: int
     count: Callable[[str], int]
     """Tokens of a text: exact where a tokenizer is at hand, else a careful estimate."""
+    longest_prompt: int = 0
+    """How long a prompt may be when nobody waits for its answer: the context less the reply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.permits import Permits
 from service.llm.ports import Target, Usage
 from service.llm.scripted import ScriptedBackend
-from service.llm.spend import DailySpend
+from service.llm.spend import Budget, DailyLedger
 from service.llm.tokens import EstimatedTokens, ExactTokens, TokenCounter
 
 UNKNOWN_CONTEXT = 4096
@@ -50,7 +50,7 @@ class Provider:
     keys: list[Key]
     permits: Permits
     circuit: CircuitBreaker
-    spend: DailySpend
+    budget: Budget
     clock: Callable[[], float]
     waking: asyncio.Lock = field(default_factory=asyncio.Lock)
     woken: dict[str, float] = field(default_factory=dict)
@@ -147,10 +147,9 @@ class Provider:
         """Return what a prompt's builder must know; `limit` is what the server said of its context when it refused."""
         context = min(limit or self.context(), self.context()) if limit else self.context()
         reply = min(self.config.max_reply_tokens, context // 2)
-        prompt = context - reply - MARGIN
-        if self.config.max_prompt_tokens is not None:
-            prompt = min(prompt, self.config.max_prompt_tokens)
-        return Target(self.name, model, self.scripted, max(64, prompt), reply, self.counter(model).count)
+        longest = max(64, context - reply - MARGIN)
+        prompt = min(longest, self.config.max_prompt_tokens or longest)
+        return Target(self.name, model, self.scripted, prompt, reply, self.counter(model).count, longest)
 
     def cost(self, usage: Usage) -> float:
         prices = self.config.prices
@@ -177,7 +176,7 @@ class Provider:
 
 
 def build_provider(
-    config: BackendConfig, session: aiohttp.ClientSession, clock: Callable[[], float], spend: DailySpend
+    config: BackendConfig, session: aiohttp.ClientSession, clock: Callable[[], float], ledger: DailyLedger
 ) -> Provider:
     """Return a provider in its first state."""
     backends: list[Server]
@@ -188,5 +187,6 @@ def build_provider(
         random.shuffle(keys)  # instances that start together should not all begin with the same key
         dialects: dict[str, Dialect] = {}
         backends = [OpenAICompatibleBackend(config, session=session, api_key=key, dialects=dialects) for key in keys]
+    budget = Budget(ledger, config.name, config.prices.daily_budget)
     keyed = [Key(backend, CircuitBreaker(clock)) for backend in backends]
-    return Provider(config, keyed, Permits(config.max_concurrency), CircuitBreaker(clock), spend, clock)
+    return Provider(config, keyed, Permits(config.max_concurrency), CircuitBreaker(clock), budget, clock)

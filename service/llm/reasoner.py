@@ -62,7 +62,7 @@ class BackendReasoner:
 
 def _fitted(system: str, examples: Sequence[tuple[str, str]], prompt: str, target: Target) -> tuple[ChatMessage, ...]:
     """Return the messages with as many examples as fit; the last ones, which the caller put nearest, stay longest."""
-    left = target.prompt_tokens - target.count(system) - target.count(prompt) - 32
+    left = target.longest_prompt - target.count(system) - target.count(prompt) - 32
     shown: list[ChatMessage] = []
     for asked, answered in reversed(examples):
         left -= target.count(asked) + target.count(answered) + 10
