@@ -16,13 +16,12 @@ from service.limits.windows import SCRIPTS, Script
 from sessions.errors import LiveStateUnavailableError
 from sessions.link import RedisLink
 
-LEASE = 45.0
-"""Seconds after which a permit lapses that a dead instance held; living ones renew theirs every third of it."""
-
 
 class Permits:
-    def __init__(self, link: RedisLink | None) -> None:
+    def __init__(self, link: RedisLink | None, lease: float = 45.0) -> None:
+        """A dead instance's permits lapse after `lease` seconds; living ones renew theirs every third of it."""
         self._link = link
+        self._lease = lease
         self._script = Script(SCRIPTS / "permits.lua")
         self._here: Counter[str] = Counter()
         self._held: dict[str, list[str]] = {}
@@ -64,7 +63,7 @@ class Permits:
     async def _take(self, permit: str, keys: list[str], limits: list[int]) -> bool:
         if self._link is None:
             return False
-        calls = [([key], [permit, int(LEASE * 1000), limit]) for key, limit in zip(keys, limits, strict=True)]
+        calls = [([key], [permit, int(self._lease * 1000), limit]) for key, limit in zip(keys, limits, strict=True)]
         self._held[permit] = keys
         try:
             answers = await self._link.run(lambda client: self._script.run(client, calls))
@@ -99,11 +98,11 @@ class Permits:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(LEASE / 3)
+            await asyncio.sleep(self._lease / 3)
             if self._link is None or not self._held:
                 continue
             # a limit nobody reaches: what is open stays open, whatever Redis lost meanwhile
-            lease = int(LEASE * 1000)
+            lease = int(self._lease * 1000)
             calls = [([key], [permit, lease, 1_000_000]) for permit, keys in self._held.items() for key in keys]
             with contextlib.suppress(LiveStateUnavailableError):
                 await self._link.run(partial(self._script.run, calls=calls))
