@@ -2,6 +2,7 @@
 
 LongTermMemoryError
 ├── ReasonerUnavailableError      no model can answer now; the work is tried again later
+├── ReasonerRefusedError          the models won't answer this text; the work counts as tried
 ├── StoreUnavailableError         PostgreSQL is away or restarting
 ├── MemoryNotFoundError           absent, or another user's
 ├── NotCorrectableError           what was said can't be changed, and history can't either
@@ -20,6 +21,10 @@ class LongTermMemoryError(Exception):
 
 class ReasonerUnavailableError(LongTermMemoryError):
     """No model can answer now."""
+
+
+class ReasonerRefusedError(LongTermMemoryError):
+    """The models won't answer this text, now or later."""
 
 
 class StoreUnavailableError(LongTermMemoryError):

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from memory import consolidation, evidence, extraction, retrieval, tombstones
-from memory.errors import ReasonerUnavailableError, StoreUnavailableError
+from memory.errors import ReasonerRefusedError, ReasonerUnavailableError, StoreUnavailableError
 from memory.evidence import Refused, Setting, Supported
 from memory.extraction import NonsenseError, Said
 from memory.metrics import EPISODES, EXTRACTED, FACTS, LEARNING, REFUSED
@@ -115,9 +115,10 @@ async def learn(
     except ReasonerUnavailableError as error:
         await _postpone(database, work, config, str(error))
         learnt = Learnt("postponed")
-    except NonsenseError as error:
+    except (NonsenseError, ReasonerRefusedError) as error:
+        reason = str(error) if isinstance(error, NonsenseError) else "model_refused"
         await _note_failure(database, work, config, str(error))
-        learnt = Learnt("failed", refused=Counter({str(error): 1}))
+        learnt = Learnt("failed", refused=Counter({reason: 1}))
     except asyncio.CancelledError:
         # shutting down is not the text's fault
         with contextlib.suppress(StoreUnavailableError):

@@ -17,8 +17,9 @@ from dramatiq import Broker
 from prometheus_client import Counter
 
 from memory.learning import LearnConfig, Learnt, catch_up
-from memory.ports import Embedder, Reasoner
+from memory.ports import Embedder
 from memory.postgres import Database
+from service.llm.reasoner import BackendReasoner
 from service.settings import Settings
 from service.sweeper import Sweeper
 from service.worker.broker import BrokerConfig, open_broker
@@ -137,18 +138,26 @@ class LocalJobs:
                 await task
 
 
-def open_jobs(settings: Settings, database: Database, embedder: Embedder, reasoner: Reasoner) -> Jobs:
+def open_jobs(settings: Settings, database: Database, embedder: Embedder, reasoner: BackendReasoner) -> Jobs:
     """The queue when there is a Redis, else this process. Call it on the event loop that will use it."""
     if settings.redis_enabled:
         return DramatiqJobs(open_broker(BrokerConfig(settings.broker_url)))
-    config = learn_config(settings)
-
-    async def learner(user_id: UUID, conversation_id: UUID) -> Learnt:
-        return await catch_up(database, reasoner, embedder, user_id, conversation_id, config)
-
-    jobs = LocalJobs(learner)
+    jobs = LocalJobs(make_learner(database, embedder, reasoner, learn_config(settings)))
     jobs.sweep_with(Sweeper(database, jobs.wake_learner))
     return jobs
+
+
+def make_learner(database: Database, embedder: Embedder, reasoner: BackendReasoner, config: LearnConfig) -> Learner:
+    """Learning with the backends of the conversation's own route: nothing said there is shown to others."""
+
+    async def learner(user_id: UUID, conversation_id: UUID) -> Learnt:
+        async with database.as_user(user_id) as connection:
+            route = await connection.fetchval(
+                "SELECT route FROM conversations WHERE user_id = $1 AND id = $2", user_id, conversation_id
+            )
+        return await catch_up(database, reasoner.on(route or "general"), embedder, user_id, conversation_id, config)
+
+    return learner
 
 
 def learn_config(settings: Settings) -> LearnConfig:

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from memory.errors import ReasonerUnavailableError
+from memory.errors import ReasonerRefusedError, ReasonerUnavailableError
 from service.llm.config import Tier
-from service.llm.errors import BackendError
+from service.llm.errors import BackendError, BackendRefusedError, ContextOverflowError, EmptyReplyError, KeyRefusedError
 from service.llm.pool import Backends
 from service.llm.ports import ChatMessage, ChatRequest, Target
 
 PATIENCE = 60.0
 """Seconds: nobody waits for what is learnt, and the queue tries again later."""
 MAX_TOKENS = 1200
+
+OF_THE_TEXT = (BackendRefusedError, ContextOverflowError, EmptyReplyError)
+"""Failures that asking again later won't mend: too long for the model, or filtered."""
 
 
 class BackendReasoner:
@@ -39,6 +42,12 @@ class BackendReasoner:
         except BackendError:
             return
 
+    def on(self, route: str) -> "BackendReasoner":
+        """The same, from another route's backends: what was said there is read by no others."""
+        return BackendReasoner(
+            self._backends, route=route, tier=self._tier, max_tokens=self._max_tokens, patience=self._patience
+        )
+
     async def structured(
         self, system: str, examples: Sequence[tuple[str, str]], prompt: str, schema: dict[str, Any]
     ) -> str:
@@ -55,7 +64,10 @@ class BackendReasoner:
         try:
             done = await self._backends.complete(build, route=self._route, tier=self._tier, patience=self._patience)
         except BackendError as error:
-            raise ReasonerUnavailableError(f"{error.backend or 'no backend'}: {error.code}") from error
+            where = f"{error.backend or 'no backend'}: {error.code}"
+            if isinstance(error, OF_THE_TEXT) and not isinstance(error, KeyRefusedError):
+                raise ReasonerRefusedError(where) from error
+            raise ReasonerUnavailableError(where) from error
         self.name = f"{done.target.backend}/{done.target.model}"
         return done.text
 

@@ -5,28 +5,29 @@ process that dies is started again by whoever supervises it (`rapport up`, compo
 """
 
 import asyncio
+import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import FrameType
-from typing import TypeVar
 from uuid import UUID
 
 import dramatiq
 import structlog
-from dramatiq.asyncio import get_event_loop_thread
-from dramatiq.middleware import AsyncIO, Middleware, TimeLimit
+from dramatiq.asyncio import EventLoopThread, set_event_loop_thread
+from dramatiq.middleware import TimeLimit
 
-from memory.learning import Learnt, catch_up
-from service.jobs import learn_config
-from service.runtime import open_runtime
+from memory.embedders import EmbedderConfig, MiniLmEmbedder
+from memory.learning import Learnt
+from memory.postgres import Database, PoolConfig
+from service.jobs import learn_config, make_learner
+from service.llm.pool import Backends
+from service.llm.reasoner import BackendReasoner
 from service.settings import Settings
 from service.worker.broker import BrokerConfig, open_broker
 from service.worker.schedule import run_schedule
 from service.worker.tasks import QUEUE, Learner, declare_learn
-
-Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
 
@@ -36,18 +37,26 @@ STOP_SECONDS = 20.0
 OpenLearner = Callable[[], AbstractAsyncContextManager[Learner]]
 
 
-class LearnerOnLoop(Middleware):
-    """Builds the learner on the worker's event loop before the first message, and closes it there after the last."""
+class LearnerOnLoop:
+    """The learner and the event loop it lives on, beside the worker's threads.
+
+    Dramatiq's AsyncIO middleware would start the loop too, but swallows what goes wrong while the learner is built.
+    """
 
     def __init__(self, open_learner: OpenLearner) -> None:
-        self._open_learner = open_learner
         self._stack = AsyncExitStack()
-        self._learner: Learner | None = None
         self._running: set[asyncio.Task[object]] = set()
+        self._thread = EventLoopThread(logging.getLogger(__name__))
+        self._thread.start(timeout=5.0)
+        set_event_loop_thread(self._thread)  # where Dramatiq runs async actors
+        try:
+            self._learner = self._thread.run_coroutine(self._stack.enter_async_context(open_learner()))
+        except BaseException:
+            self._thread.stop()  # type: ignore[no-untyped-call]
+            raise
 
     async def learn(self, user_id: UUID, conversation_id: UUID) -> Learnt:
         task = asyncio.current_task()
-        assert self._learner is not None  # noqa: S101  the worker has booted
         assert task is not None  # noqa: S101
         self._running.add(task)
         try:
@@ -57,31 +66,21 @@ class LearnerOnLoop(Middleware):
 
     def interrupt(self) -> None:
         """Cancel what runs; each gives its conversation back. From any thread."""
-        thread = get_event_loop_thread()
         for task in list(self._running):
-            if thread is not None:
-                thread.loop.call_soon_threadsafe(task.cancel)
+            self._thread.loop.call_soon_threadsafe(task.cancel)
 
-    def before_worker_boot(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
-        self._learner = _on_loop(self._stack.enter_async_context(self._open_learner()))
-
-    def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
-        _on_loop(self._stack.aclose())
-
-
-def _on_loop(work: Awaitable[Result]) -> Result:
-    thread = get_event_loop_thread()
-    assert thread is not None  # noqa: S101  AsyncIO stands before us
-    return thread.run_coroutine(work)
+    def close(self) -> None:
+        self._thread.run_coroutine(self._stack.aclose())
+        self._thread.stop()  # type: ignore[no-untyped-call]
+        set_event_loop_thread(None)
 
 
 def work(broker_config: BrokerConfig, open_learner: OpenLearner, threads: int) -> int:
-    """Take wake-ups from the queue until SIGTERM or SIGINT."""
+    """Take wake-ups from the queue until SIGTERM or SIGINT. Raises what stands in the learner's way before it starts."""
     stopped = threading.Event()
     _on_signal(stopped.set)
     learner = LearnerOnLoop(open_learner)
-    middleware = [AsyncIO(), learner, TimeLimit()]
-    broker = open_broker(broker_config, middleware)
+    broker = open_broker(broker_config, [TimeLimit()])
     declare_learn(broker, learner.learn)
     worker = dramatiq.Worker(broker, queues={QUEUE}, worker_threads=threads, worker_timeout=200)
     worker.start()
@@ -92,6 +91,7 @@ def work(broker_config: BrokerConfig, open_learner: OpenLearner, threads: int) -
     patience.start()
     worker.stop(timeout=int(STOP_SECONDS * 1000) + 5000)
     patience.cancel()
+    learner.close()
     broker.close()
     return 0
 
@@ -111,19 +111,21 @@ def run_worker(settings: Settings) -> int:
         log.error("worker_needs_redis", hint="with REDIS_ENABLED=false the API process learns by itself")
         return 2
 
-    @asynccontextmanager
-    async def open_learner() -> AsyncIterator[Learner]:
-        config = learn_config(settings)
-        async with open_runtime(settings, writes_replies=False) as runtime:
+    return work(BrokerConfig(settings.broker_url), lambda: open_learner(settings), settings.worker_threads)
 
-            async def learner(user_id: UUID, conversation_id: UUID) -> Learnt:
-                return await catch_up(
-                    runtime.database, runtime.reasoner, runtime.embedder, user_id, conversation_id, config
-                )
 
-            yield learner
-
-    return work(BrokerConfig(settings.broker_url), open_learner, settings.worker_threads)
+@asynccontextmanager
+async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
+    """What learning needs, and no more: a worker holds no keys that sign or admit anybody, and writes no replies."""
+    async with AsyncExitStack() as stack:
+        threads = settings.worker_threads
+        database = Database(PoolConfig(settings.database_url.get_secret_value(), threads, threads))
+        stack.push_async_callback(database.close)
+        embedder = MiniLmEmbedder(EmbedderConfig())
+        stack.push_async_callback(embedder.aclose)
+        backends = Backends(settings.backends, home=settings.home)
+        stack.push_async_callback(backends.aclose)
+        yield make_learner(database, embedder, BackendReasoner(backends), learn_config(settings))
 
 
 def run_scheduler(settings: Settings) -> int:

@@ -66,7 +66,8 @@ def worker(dsn: str, broker_url: str, config: LearnConfig) -> int:
 def fork(dsn: str, broker_url: str, config: LearnConfig) -> int:
     pid = os.fork()
     if pid:
-        print(pid, flush=True)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
         return pid
     status = 1
     try:

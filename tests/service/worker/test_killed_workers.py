@@ -206,7 +206,7 @@ async def test_workers_killed_at_any_line_learn_each_message_once(
             await talking
         outcome = await judge(observer)
     with capsys.disabled():
-        print(f"\n  {KILLS} kills, {STOPS} pauses, {loop.time() - began:.0f} s, seed {SEED}: {outcome}")
+        sys.stdout.write(f"\n  {KILLS} kills, {STOPS} pauses, {loop.time() - began:.0f} s, seed {SEED}: {outcome}\n")
     assert outcome.right, str(outcome)
     assert outcome.messages > KILLS * 3, "too little was said for the kills to hit anything"
 
@@ -241,5 +241,5 @@ async def test_what_holds_when_learners_collide(
             await asyncio.sleep(0.01)
         outcome = await judge(observer)
     with capsys.disabled():
-        print(f"\n  {name}: {outcome}")
+        sys.stdout.write(f"\n  {name}: {outcome}\n")
     assert outcome.right is right, str(outcome)
