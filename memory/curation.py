@@ -347,7 +347,7 @@ async def speakers(connection: Connection, user_id: UUID) -> tuple[str, ...]:
     rows = await connection.fetch(
         """SELECT DISTINCT speaker FROM (
             SELECT speaker FROM episodes WHERE user_id = $1 AND speaker IS NOT NULL LIMIT 500
-        ) AS some""",
+        ) AS sample""",
         user_id,
     )
     return tuple(row["speaker"] for row in rows)

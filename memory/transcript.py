@@ -70,7 +70,10 @@ MESSAGE = "id, conversation_id, seq, parent_id, turn_id, role, speaker, content,
 
 CREATE = f"""
 WITH owner AS (
-    INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING
+    -- waits for an erasure of the user that is under way; whoever comes back after one begins anew
+    INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO UPDATE
+    SET issuer = excluded.issuer, subject = excluded.subject, created_at = now(), deleted_at = NULL
+    WHERE users.deleted_at IS NOT NULL
 )
 INSERT INTO conversations (user_id, id, title, route, companion_name, persona, time_zone, source)
 VALUES ($1, $4, $5, $6, $7, $8, $9, $10)
@@ -274,15 +277,17 @@ async def find_by_chain(connection: Connection, user_id: UUID, chains: Sequence[
 async def delete_conversation(connection: Connection, user_id: UUID, conversation_id: UUID) -> bool:
     """Remove the conversation with its messages and all that was learnt from it; what is being written in it is stopped."""
     deleted = await connection.fetchval(
-        """UPDATE conversations SET deleted_at = now(), lock_epoch = lock_epoch + 1, title = '', persona = '', summary = '', active_turn = NULL
-        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING id""",
+        """UPDATE conversations SET deleted_at = now(), lock_epoch = lock_epoch + 1, title = '', persona = '', summary = '', active_turn = NULL,
+            import_key = NULL WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING id""",
         user_id,
         conversation_id,
     )
     if deleted is None:
         return False
-    for table in ("facts", "episodes", "messages", "outbox", "quarantine"):
+    # fact_sources first: a fact that other conversations bear out too loses the words of this one
+    for table in ("fact_sources", "facts", "episodes", "messages", "outbox", "quarantine"):
         await connection.execute(f"DELETE FROM {table} WHERE user_id = $1 AND conversation_id = $2", user_id, conversation_id)
+    await connection.execute("DELETE FROM profiles WHERE user_id = $1", user_id)
     await connection.execute(
         """UPDATE turns SET checkpoint = '', request = '{}', failure = coalesce(failure, '{"code": "conversation_not_found"}'),
             status = CASE WHEN status = 'running' THEN 'failed' ELSE status END, finished_at = coalesce(finished_at, now())

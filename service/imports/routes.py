@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from service.auth.dependencies import Caller
 from service.chat.schemas import Problem
 from service.dependencies import Context
-from service.errors import InvalidRequestError, RapportError, TooLargeError
+from service.errors import InvalidRequestError, RapportError
 from service.imports.schemas import ImportQuery, ImportResult
 from service.imports.service import ImportOptions, import_conversation
 from service.limits import address_of
@@ -26,7 +26,7 @@ RESPONSES: dict[int | str, dict[str, object]] = {
         for code, text in {
             401: "No valid token",
             409: "`turn_in_progress`: a reply is being written in the conversation that this file was imported into",
-            413: "`import_too_large`",
+            413: "`too_large`: split it; parts with the same header and first message are one conversation",
             415: "`unsupported_media_type`: send the file itself as the body",
             422: "`import_format`, `import_empty`, `unknown_route` or `invalid_request`",
             429: "`rate_limited`",
@@ -71,50 +71,36 @@ async def import_file(
     if wish.route not in context.policies.gate.routes:
         known = ", ".join(context.policies.gate.routes)
         raise InvalidRequestError(f"There is no route {wish.route!r}; there are: {known}.", code="unknown_route")
-    maximum = context.settings.import_max_bytes
-    _check_headers(request, maximum)
+    _check_headers(request)
     await context.limits.check(caller, address_of(request), "import")
     report = await import_conversation(
         context.database,
         context.embedder,
         caller.owner,
-        _capped(request, maximum),
+        _body(request),
         ImportOptions(wish.format, wish.title, route=wish.route, time_zone=wish.time_zone, embed_seconds=EMBED_SECONDS),
     )
     if report.conversation_id is None:
         raise RapportError("The import ended without a conversation.")
     await context.live.forget(report.conversation_id)
+    await context.jobs.wake_learner(caller.user_id, report.conversation_id)
     if report.already_there:
         response.status_code = status.HTTP_200_OK
     return ImportResult.of(report, report.conversation_id)
 
 
-def _check_headers(request: Request, maximum: int) -> None:
+def _check_headers(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
         raise UnsupportedMediaError("Send the file itself as the body, not a form: curl --data-binary @chat.jsonl")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaError("Send the file unpacked.")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > maximum:
-        raise _too_large(maximum)
 
 
-def _too_large(maximum: int) -> TooLargeError:
-    return TooLargeError(
-        f"An import may have {maximum:,} bytes. Split the file: its parts go into one conversation when each begins"
-        " with the same header and first message.",
-        code="import_too_large",
-    )
-
-
-async def _capped(request: Request, maximum: int) -> AsyncIterator[bytes]:
-    received = 0
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives; the middleware ends it at IMPORT_MAX_BYTES."""
     try:
         async for chunk in request.stream():
-            received += len(chunk)
-            if received > maximum:
-                raise _too_large(maximum)
             yield chunk
     except ClientDisconnect as error:
         raise InvalidRequestError("The upload broke off; send it again.", code="import_interrupted") from error

@@ -167,9 +167,11 @@ class _Import:
             known = await known_ids(
                 connection, user_id, self._target.conversation_id, [m.external_id for m in messages]
             )
-        # a file that gives one id twice means one message
-        first = {message.external_id: message for message in reversed(messages) if message.external_id not in known}
-        fresh = list(reversed(first.values()))
+        first: dict[str, SaidElsewhere] = {}
+        for message in messages:  # a file that gives one id twice means one message
+            if message.external_id not in known:
+                first.setdefault(message.external_id, message)
+        fresh = list(first.values())
         vectors = await self._vectors(fresh)
         new = forgotten = 0
         if fresh:
