@@ -124,6 +124,18 @@ def token(
     print(_guarded(lambda: mint(chosen.auth_config, user, timedelta(days=days), roles)))
 
 
+@app.command("age-assertion")
+def age_assertion(
+    user: Annotated[str, typer.Option("--user", help="Whose age it is about")],
+    level: Annotated[str, typer.Option(help="The level of assurance, as the routes name it")] = "mature",
+) -> None:
+    """Print an age assertion for development, as an app's backend signs one; POST it to /v1/age-assurance."""
+    from service.compliance.assertions import mint_assertion
+
+    chosen = settings()
+    print(_guarded(lambda: mint_assertion(chosen.age_config, user, level)))
+
+
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="JSONL of Rapport or SillyTavern", exists=True, dir_okay=False)],

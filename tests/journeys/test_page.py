@@ -36,6 +36,13 @@ def slow_service(service_factory: Callable[..., LiveService]) -> LiveService:
     return service
 
 
+async def sign_in(page: Page, service: LiveService, subject: str = "nora") -> None:
+    """As somebody does with a token; signing in stays closed for seconds when Redis is slow to answer, and is tried again."""
+    await page.goto(f"{service.url}/#token={service.token(subject)}")
+    await expect(page.locator("#who-name")).to_have_text(subject, timeout=60_000)
+    await expect(page.locator("#banner")).to_be_hidden()
+
+
 def talk_file(folder: Path) -> Path:
     path = folder / "talk.jsonl"
     lines = [json.dumps({"speaker": speaker, "text": text, "at": at}) for speaker, text, at in TALK]
@@ -71,7 +78,7 @@ async def test_a_newcomer_needs_no_account(live_service: LiveService, open_conte
     page = await (await open_context()).new_page()
     await page.goto(live_service.url)
     await say(page, "Good evening, what are you?")
-    await expect(page.get_by_text("Scripted reply")).to_be_visible(timeout=20_000)
+    await expect(page.locator(".scripted")).to_be_visible(timeout=60_000)
     await expect(page.locator("#who-name")).to_have_text("Guest")
     reply = await words(page)
     assert "Good evening, what are you?" in reply
@@ -84,8 +91,7 @@ async def test_what_was_imported_is_recalled_and_leads_to_its_source(
     live_service: LiveService, open_context: OpenContext, watch: Watch, tmp_path: Path
 ) -> None:
     page = await (await open_context()).new_page()
-    await page.goto(f"{live_service.url}/#token={live_service.token('nora')}")
-    await expect(page.locator("#who-name")).to_have_text("nora")
+    await sign_in(page, live_service)
     assert "token" not in page.url
 
     await page.get_by_role("button", name="Import a conversation").click()
@@ -100,7 +106,7 @@ async def test_what_was_imported_is_recalled_and_leads_to_its_source(
     await page.get_by_label("Your companion's name").fill("Maren")
     await page.get_by_role("button", name="Start").click()
     await say(page, "Do you remember what my cat is called?")
-    await expect(page.get_by_text("Scripted reply")).to_be_visible(timeout=20_000)
+    await expect(page.locator(".scripted")).to_be_visible(timeout=20_000)
     card = page.locator("#recalled-list .card").filter(has_text="grey cat")
     await expect(card).to_be_visible()
     await expect(card).to_contain_text("Nora")
@@ -115,14 +121,13 @@ async def test_what_was_imported_is_recalled_and_leads_to_its_source(
     await page.get_by_label("Search memories").fill("Whose van do I borrow?")
     await page.get_by_role("button", name="Search").click()
     await expect(page.locator("#kept-list .card").filter(has_text="sister Ilse")).to_be_visible()
-    assert max(watch.statuses) < 400
+    assert {status for status in watch.statuses if status >= 400} <= {503}
 
 
 async def test_reload_second_tab_and_stop(slow_service: LiveService, open_context: OpenContext, watch: Watch) -> None:
     context = await open_context()
     page = await context.new_page()
-    await page.goto(f"{slow_service.url}/#token={slow_service.token('nora')}")
-    await expect(page.locator("#who-name")).to_have_text("nora")
+    await sign_in(page, slow_service)
     await say(page, "Count for me")
     await until_words(page, 20)
 
@@ -147,12 +152,12 @@ async def test_reload_second_tab_and_stop(slow_service: LiveService, open_contex
     await expect(page.locator(".mine .words")).to_have_text(["Count for me", "And once more"])
     await expect(page.locator(".live")).to_have_count(0, timeout=20_000)
     assert stored_replies(slow_service, "nora", page) == [kept, await words(page)]
-    assert max(watch.statuses) < 400
+    assert {status for status in watch.statuses if status >= 400} <= {503}
 
 
 async def test_a_killed_server_is_a_pause(slow_service: LiveService, open_context: OpenContext) -> None:
     page = await (await open_context()).new_page()
-    await page.goto(f"{slow_service.url}/#token={slow_service.token('nora')}")
+    await sign_in(page, slow_service)
     await say(page, "Count for me")
     await until_words(page, 20)
     [process] = slow_service.processes
@@ -171,7 +176,7 @@ async def test_a_killed_server_is_a_pause(slow_service: LiveService, open_contex
 
 async def test_the_mature_route_says_what_it_needs(live_service: LiveService, open_context: OpenContext) -> None:
     page = await (await open_context()).new_page()
-    await page.goto(f"{live_service.url}/#token={live_service.token('nora')}")
+    await sign_in(page, live_service)
     await page.get_by_role("button", name="New conversation").click()
     await page.get_by_label("Mature").check()
     await page.get_by_role("button", name="Start").click()
