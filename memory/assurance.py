@@ -8,7 +8,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from memory.errors import LongTermMemoryError
-from memory.postgres import Connection
+from memory.postgres import Connection, Database
 from memory.transcript import Owner
 
 ADULT = 18
@@ -149,31 +149,34 @@ async def is_minor(connection: Connection, user_id: UUID, today: date) -> bool:
     return bool(row["known_minor"])
 
 
-# Conversations first: the accept statement locks them in that order too.
-CLOSE = """
-WITH closed AS (
-    UPDATE conversations SET lock_epoch = lock_epoch + 1, version = version + 1
-    WHERE user_id = $1 AND route = ANY($2::text[]) AND deleted_at IS NULL RETURNING id
-)
-SELECT coalesce(array_agg(id), '{}') FROM closed
-"""
 REVOKE = """
 UPDATE age_assurances SET revoked_at = now()
 WHERE user_id = $1 AND level = ANY($2::text[]) AND revoked_at IS NULL AND expires_at > now() RETURNING id
+"""
+CLOSE = """
+UPDATE conversations SET lock_epoch = lock_epoch + 1, version = version + 1
+WHERE user_id = $1 AND route = ANY($2::text[]) AND deleted_at IS NULL RETURNING id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
     assurances: int
-    conversations: tuple[UUID, ...]
+    conversations: frozenset[UUID]
     """Those whose lock epoch was raised: what runs in them stops at its next renewal."""
 
 
 async def revoke_assurances(
-    connection: Connection, user_id: UUID, levels: Collection[str], routes: Collection[str]
+    database: Database, user_id: UUID, levels: Collection[str], routes: Collection[str]
 ) -> Revoked:
-    """Take levels back, and stop the replies that are being written on the routes which need them."""
-    conversations = await connection.fetchval(CLOSE, user_id, list(routes))
-    rows = await connection.fetch(REVOKE, user_id, list(levels))
-    return Revoked(len(rows), tuple(conversations))
+    """Take levels back, and stop the replies that are being written on the routes which need them.
+
+    Two transactions. Turns that were accepted before the first has committed are all there when the second begins, also
+    those of conversations made meanwhile, so that it stops every one of them; later ones are refused. Asked again after
+    a failure between the two, it stops what runs.
+    """
+    async with database.as_user(user_id) as connection:
+        revoked = await connection.fetch(REVOKE, user_id, list(levels))
+    async with database.as_user(user_id) as connection:
+        closed = await connection.fetch(CLOSE, user_id, list(routes))
+    return Revoked(len(revoked), frozenset(row["id"] for row in closed))

@@ -116,6 +116,8 @@ c AS (
             SELECT FROM age_assurances a JOIN unnest($5::text[], $6::text[]) AS need(route, level) ON need.level = a.level
             WHERE a.user_id = $1 AND need.route = c.route AND a.revoked_at IS NULL AND a.expires_at > now()
         )
+        -- a revocation that ended while this waited for the row has raised its epoch: what was seen of the assurance is too old
+        AND c.lock_epoch = (SELECT seen.lock_epoch FROM conversations seen WHERE seen.user_id = $1 AND seen.id = $2)
     ) AS open FROM c
 )"""
 

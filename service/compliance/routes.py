@@ -1,5 +1,6 @@
 """/v1/age-assurance: what is known of the caller's age, from somebody who may know it. A client's word is never it."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, cast
 from uuid import uuid4
@@ -11,13 +12,14 @@ from memory.assurance import (
     Assurance,
     BirthDateFixedError,
     Proof,
+    Revoked,
     Verdict,
     is_minor,
     read_assurances,
     record_proof,
     revoke_assurances,
 )
-from memory.postgres import Connection, Database
+from memory.postgres import Database
 from memory.transcript import Owner
 from service.auth.dependencies import Caller, Operator
 from service.auth.principal import Principal, derive_user_id
@@ -78,20 +80,20 @@ class Desk:
         try:
             async with self.database.as_user(owner.user_id) as connection:
                 verdict = await record_proof(connection, owner, proof, today)
-                if verdict.minor:
-                    await self._take_back(connection, owner)
         except AssertionReplayedError as error:
             raise ReplayedError("This assertion was used before; get a new one.") from error
         except BirthDateFixedError as error:
             raise BirthDateGivenError("Another birth date was given before, and it can't be changed.") from error
+        if verdict.minor:
+            adult = [level.name for level in self.policies.levels.values() if level.minimum_age >= 18]
+            await self.take_back(owner, adult)
         if verdict.too_young:
             raise BelowMinimumAgeError("This is for people who are older.")
         return verdict
 
-    async def _take_back(self, connection: Connection, owner: Owner) -> None:
-        levels = [level.name for level in self.policies.levels.values() if level.minimum_age >= 18]
+    async def take_back(self, owner: Owner, levels: Sequence[str]) -> Revoked:
         routes = [route for level in levels for route in self.policies.gated_by(level)]
-        await revoke_assurances(connection, owner.user_id, levels, routes)
+        return await revoke_assurances(self.database, owner.user_id, levels, routes)
 
     async def state(self, caller: Principal) -> AgeStateOut:
         async with self.database.as_user(caller.user_id) as connection:
@@ -212,8 +214,5 @@ async def revoke(_operator: Operator, desk: AtDesk, body: RevocationIn) -> Revok
     if body.level is not None and body.level not in desk.policies.levels:
         raise InvalidRequestError(f"There is no level {body.level!r}.", code="unknown_level")
     levels = [body.level] if body.level is not None else list(desk.policies.levels)
-    routes = [route for level in levels for route in desk.policies.gated_by(level)]
-    owner = _owner(body)
-    async with desk.database.as_user(owner.user_id) as connection:
-        revoked = await revoke_assurances(connection, owner.user_id, levels, routes)
+    revoked = await desk.take_back(_owner(body), levels)
     return RevokedOut(revoked=revoked.assurances, conversations=len(revoked.conversations))

@@ -99,8 +99,7 @@ async def test_the_same_assertion_is_taken_once_even_at_the_same_moment(database
 async def test_a_revoked_assertion_cannot_be_handed_in_again(database: Database, owner: Owner) -> None:
     given = proof()
     await record(database, owner, given)
-    async with database.as_user(owner.user_id) as connection:
-        assert (await assurance.revoke_assurances(connection, owner.user_id, ["mature"], [])).assurances == 1
+    assert (await assurance.revoke_assurances(database, owner.user_id, ["mature"], [])).assurances == 1
     with pytest.raises(AssertionReplayedError):
         await record(database, owner, given)
     assert await levels(database, owner) == []
@@ -165,9 +164,8 @@ async def test_revoking_closes_the_gate_of_what_runs(database: Database, owner: 
     mature, general = await talk(database, owner, "mature"), await talk(database, owner, "general")
     await record(database, owner, proof())
     running = [await send(database, owner, mature), await send(database, owner, general)]
-    async with database.as_user(owner.user_id) as connection:
-        revoked = await assurance.revoke_assurances(connection, owner.user_id, ["mature"], ["mature"])
-    assert revoked == assurance.Revoked(1, (mature,))  # type: ignore[arg-type]
+    revoked = await assurance.revoke_assurances(database, owner.user_id, ["mature"], ["mature"])
+    assert revoked == assurance.Revoked(1, frozenset({mature}))  # type: ignore[arg-type]
     async with database.system() as connection:
         held = [(owner.user_id, turn.turn_id, 1, None) for turn in running]
         renewed = {found.turn_id: found.gate_closed for found in await turns.renew(connection, held, 1.5)}
@@ -181,8 +179,65 @@ async def test_somebody_else_sees_and_revokes_nothing(database: Database, owner:
     stranger = Owner(uuid4(), "https://id.example", "mallory")
     async with database.as_user(stranger.user_id) as connection:
         assert await assurance.read_assurances(connection, owner.user_id) == []
-        found = await assurance.revoke_assurances(connection, owner.user_id, ["mature"], ["mature"])
-        assert found.assurances == 0
+        assert await connection.fetch(assurance.REVOKE, owner.user_id, ["mature"]) == []
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await assurance.record_proof(connection, owner, proof(), TODAY)
     assert await levels(database, owner) == ["mature"]
+
+
+# --- revocation against turns that are being accepted at the same moment
+
+RUNS_WITHOUT_RIGHT = """
+SELECT count(*) FROM turns t JOIN conversations c ON c.user_id = t.user_id AND c.id = t.conversation_id
+WHERE t.user_id = $1 AND c.route = 'mature' AND t.status = 'running' AND t.lock_epoch = c.lock_epoch
+    AND NOT EXISTS (
+        SELECT FROM age_assurances a WHERE a.user_id = t.user_id AND a.level = 'mature' AND a.revoked_at IS NULL
+    )
+"""
+
+
+async def runs_without_right(database: Database, owner: Owner) -> int:
+    async with database.as_user(owner.user_id) as connection:
+        return int(await connection.fetchval(RUNS_WITHOUT_RIGHT, owner.user_id))
+
+
+async def test_a_turn_that_waited_for_the_revocation_to_end_is_refused(database: Database, owner: Owner) -> None:
+    """Its statement began while the assurance still held, and got the conversation's row when it held no more."""
+    mature = await talk(database, owner, "mature")
+    await record(database, owner, proof())
+    async with database.as_user(owner.user_id) as connection:
+        await connection.execute(assurance.CLOSE, owner.user_id, ["mature"])
+        waiting = asyncio.create_task(send(database, owner, mature))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        async with database.as_user(owner.user_id) as other:
+            await other.execute(assurance.REVOKE, owner.user_id, ["mature"])
+    with pytest.raises(AgeAssuranceRequiredError):
+        await waiting
+    assert await runs_without_right(database, owner) == 0
+
+
+async def test_no_turn_outruns_a_revocation(database: Database) -> None:
+    """Many rounds of revoking while turns are accepted, in conversations old and just made."""
+    for _ in range(40):
+        owner = Owner(uuid4(), "https://id.example", "alice")
+        conversations = [await talk(database, owner, "mature") for _ in range(2)]
+        await record(database, owner, proof())
+
+        async def make_and_send(owner: Owner = owner) -> Accepted:
+            return await send(database, owner, await talk(database, owner, "mature"))
+
+        revoking = assurance.revoke_assurances(database, owner.user_id, ["mature"], ["mature"])
+        found = await asyncio.gather(
+            send(database, owner, conversations[0]),
+            make_and_send(),
+            revoking,
+            make_and_send(),
+            send(database, owner, conversations[1]),
+            return_exceptions=True,
+        )
+        strange = [
+            one for one in found if isinstance(one, Exception) and not isinstance(one, AgeAssuranceRequiredError)
+        ]
+        assert strange == []
+        assert await runs_without_right(database, owner) == 0
