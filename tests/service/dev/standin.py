@@ -23,7 +23,12 @@ def leave(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    if os.environ.get("STANDIN_FAILS") == sys.argv[1]:
+        sys.stderr.write("this stand-in was told to fail\n")
+        sys.exit(3)
     signal.signal(signal.SIGTERM, leave)
+    sys.stdout.write(f"{sys.argv[1]} is there\n")
+    sys.stdout.flush()
     if sys.argv[1] == "serve":
         ThreadingHTTPServer(("127.0.0.1", int(os.environ["RAPPORT_PORT"])), Handler).serve_forever()
     signal.pause()
