@@ -4,7 +4,13 @@ import os
 
 from tests.fixtures import loopback
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.service", "tests.fixtures.browser", "tests.misbehaving.fixtures"]
+pytest_plugins = [
+    "tests.fixtures.servers",
+    "tests.fixtures.service",
+    "tests.fixtures.browser",
+    "tests.misbehaving.fixtures",
+    "tests.fixtures.model",
+]
 loopback.install()
 
 # Settings of the person who runs the tests must not change what is tested.
