@@ -117,9 +117,9 @@ def _tell(report: ImportReport, console: Console) -> None:
     if report.already_there:
         said = f"Nothing new: all {report.duplicates:,} messages were imported before"
     else:
-        said = f"{report.imported:,} messages imported"
+        said = f"{report.imported:,} message{'' if report.imported == 1 else 's'} imported"
         if report.duplicates:
             said += f", {report.duplicates:,} were here already"
     if report.skipped:
         said += f", {report.skipped:,} lines skipped (hidden, empty or system)"
-    console.print(f"{said}. Conversation {report.conversation_id}", highlight=False)
+    console.print(f"{said}. Conversation {report.conversation_id}", highlight=False, soft_wrap=True)
