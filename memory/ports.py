@@ -28,7 +28,9 @@ class Reasoner(Protocol):
 
     name: str
 
-    async def structured(self, system: str, examples: Sequence[tuple[str, str]], prompt: str, schema: dict[str, Any]) -> str:
+    async def structured(
+        self, system: str, examples: Sequence[tuple[str, str]], prompt: str, schema: dict[str, Any]
+    ) -> str:
         """Return the model's raw answer, which the caller parses and distrusts.
 
         `examples` are (user, assistant) pairs shown before `prompt`. Raises `ReasonerUnavailableError`

@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from memory.errors import ConversationNotFoundError
 from memory.postgres import Connection
+
+
+Role = Literal["user", "assistant", "system"]
+MessageStatus = Literal["complete", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +50,10 @@ class Message:
     seq: int
     parent_id: UUID | None
     turn_id: UUID | None
-    role: str
+    role: Role
     speaker: str | None
     content: str
-    status: str
+    status: MessageStatus
     created_at: datetime
 
 
@@ -113,14 +118,18 @@ async def create_conversation(
 async def read_conversation(connection: Connection, user_id: UUID, conversation_id: UUID) -> Conversation:
     """Raises `ConversationNotFoundError`, for a stranger's conversation as for one that never was."""
     row = await connection.fetchrow(
-        f"SELECT {CONVERSATION} FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL", user_id, conversation_id
+        f"SELECT {CONVERSATION} FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL",
+        user_id,
+        conversation_id,
     )
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
     return Conversation(*row)
 
 
-async def list_conversations(connection: Connection, user_id: UUID, limit: int, before: tuple[datetime, UUID] | None = None) -> list[Conversation]:
+async def list_conversations(
+    connection: Connection, user_id: UUID, limit: int, before: tuple[datetime, UUID] | None = None
+) -> list[Conversation]:
     """Newest first; `before` is the (updated_at, id) of the last one seen."""
     rows = await connection.fetch(
         f"""SELECT {CONVERSATION} FROM conversations
@@ -134,7 +143,13 @@ async def list_conversations(connection: Connection, user_id: UUID, limit: int, 
 
 
 async def update_conversation(
-    connection: Connection, user_id: UUID, conversation_id: UUID, *, title: str | None, companion_name: str | None, persona: str | None
+    connection: Connection,
+    user_id: UUID,
+    conversation_id: UUID,
+    *,
+    title: str | None,
+    companion_name: str | None,
+    persona: str | None,
 ) -> Conversation:
     row = await connection.fetchrow(
         f"""UPDATE conversations SET title = coalesce($3, title), companion_name = coalesce($4, companion_name),
@@ -166,7 +181,13 @@ async def set_lock(connection: Connection, user_id: UUID, conversation_id: UUID,
 
 
 async def list_messages(
-    connection: Connection, user_id: UUID, conversation_id: UUID, limit: int, *, before: int | None = None, after: int | None = None
+    connection: Connection,
+    user_id: UUID,
+    conversation_id: UUID,
+    limit: int,
+    *,
+    before: int | None = None,
+    after: int | None = None,
 ) -> list[Message]:
     """Up to `limit` messages in order: the newest ones below `before`, or the oldest ones above `after`."""
     direction = "ASC" if after is not None else "DESC"
@@ -195,7 +216,9 @@ SELECT {MESSAGE} FROM branch ORDER BY seq
 """
 
 
-async def read_branch(connection: Connection, user_id: UUID, conversation_id: UUID, head_id: UUID, limit: int) -> list[Message]:
+async def read_branch(
+    connection: Connection, user_id: UUID, conversation_id: UUID, head_id: UUID, limit: int
+) -> list[Message]:
     """The last `limit` messages of the branch that ends in `head_id`, in order."""
     return [Message(*row) for row in await connection.fetch(BRANCH, user_id, conversation_id, head_id, limit)]
 
@@ -209,7 +232,8 @@ WITH bumped AS (
     SELECT head_id FROM conversations WHERE user_id = $1 AND id = $2
 ), message AS (
     INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, role, speaker, content, created_at, external_id, chain)
-    SELECT $1, $2, bumped.first + v.n - 1, v.id, coalesce(($3::uuid[])[v.n - 1], $10, old.head_id), v.role, v.speaker, v.content, v.created_at, v.external_id, v.chain
+    SELECT $1, $2, bumped.first + v.n - 1, v.id, coalesce(($3::uuid[])[v.n - 1], $10, old.head_id), v.role, v.speaker,
+        v.content, v.created_at, v.external_id, v.chain
     FROM bumped, old, unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::bytea[]) WITH ORDINALITY
         AS v(id, role, speaker, content, created_at, external_id, chain, n)
     RETURNING 1
@@ -222,7 +246,12 @@ SELECT first FROM bumped
 
 
 async def append_imported(
-    connection: Connection, user_id: UUID, conversation_id: UUID, messages: Sequence[ImportedMessage], *, parent_id: UUID | None = None
+    connection: Connection,
+    user_id: UUID,
+    conversation_id: UUID,
+    messages: Sequence[ImportedMessage],
+    *,
+    parent_id: UUID | None = None,
 ) -> int:
     """Append messages that were said elsewhere, with the times at which they were said; gives the first one's seq.
 
@@ -286,7 +315,9 @@ async def delete_conversation(connection: Connection, user_id: UUID, conversatio
         return False
     # fact_sources first: a fact that other conversations bear out too loses the words of this one
     for table in ("fact_sources", "facts", "episodes", "messages", "outbox", "quarantine"):
-        await connection.execute(f"DELETE FROM {table} WHERE user_id = $1 AND conversation_id = $2", user_id, conversation_id)
+        await connection.execute(
+            f"DELETE FROM {table} WHERE user_id = $1 AND conversation_id = $2", user_id, conversation_id
+        )
     await connection.execute("DELETE FROM profiles WHERE user_id = $1", user_id)
     await connection.execute(
         """UPDATE turns SET checkpoint = '', request = '{}', failure = coalesce(failure, '{"code": "conversation_not_found"}'),

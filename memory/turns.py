@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from memory.errors import (
@@ -20,6 +20,9 @@ from memory.errors import (
     TurnInProgressError,
 )
 from memory.postgres import Connection
+
+
+TurnState = Literal["running", "completed", "stopped", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +192,23 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         row = await connection.fetchrow(ANSWER_AGAIN, *common)
     else:
         digest = said_digest("user", turn.content)
-        row = await connection.fetchrow(ACCEPT, *common, turn.content, turn.speaker, turn.fingerprint, digest, turn.parent_id)
+        row = await connection.fetchrow(
+            ACCEPT, *common, turn.content, turn.speaker, turn.fingerprint, digest, turn.parent_id
+        )
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
     if row["again_id"] is not None:
         if row["again_fingerprint"] != turn.fingerprint:
             raise IdempotencyConflictError("This client_message_id was used for another message.")
         return Accepted(
-            row["again_turn"], row["again_id"], row["again_seq"], row["again_created_at"], row["route"], row["lock_epoch"], None, duplicate=True
+            row["again_turn"],
+            row["again_id"],
+            row["again_seq"],
+            row["again_created_at"],
+            row["route"],
+            row["lock_epoch"],
+            None,
+            duplicate=True,
         )
     if row["lock_reason"] is not None:
         raise RouteLockedError(row["lock_reason"])
@@ -207,7 +219,9 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
     if row["seq"] is None:
         raise ConversationNotFoundError("There is no such message in this conversation.")
     message_id = turn.answers or turn.message_id
-    return Accepted(turn.turn_id, message_id, row["seq"], row["created_at"], row["route"], row["lock_epoch"], row["parent_id"])
+    return Accepted(
+        turn.turn_id, message_id, row["seq"], row["created_at"], row["route"], row["lock_epoch"], row["parent_id"]
+    )
 
 
 def said_digest(role: str, text: str) -> bytes:
@@ -231,7 +245,9 @@ RETURNING t.user_id, t.id, t.conversation_id, t.user_message_id, t.epoch, t.atte
 """
 
 
-async def claim(connection: Connection, lease_seconds: float, limit: int, turn_id: UUID | None = None) -> list[ClaimedTurn]:
+async def claim(
+    connection: Connection, lease_seconds: float, limit: int, turn_id: UUID | None = None
+) -> list[ClaimedTurn]:
     """Become the writer of turns that nobody writes: new ones left to a runner, or those whose writer's lease ran out."""
     return [ClaimedTurn(*row) for row in await connection.fetch(CLAIM, lease_seconds, limit, turn_id)]
 
@@ -264,7 +280,9 @@ RETURNING t.id, t.stop_requested, c.deleted_at IS NOT NULL OR c.lock_epoch <> t.
 """
 
 
-async def renew(connection: Connection, held: Sequence[tuple[UUID, UUID, int, str | None]], lease_seconds: float) -> list[Renewal]:
+async def renew(
+    connection: Connection, held: Sequence[tuple[UUID, UUID, int, str | None]], lease_seconds: float
+) -> list[Renewal]:
     """Renew the leases of (user_id, turn_id, epoch, checkpoint or None); a turn missing from the answer is another's now."""
     # losing a renewal or a checkpoint to a crash costs a take-over, never text: no need to wait for the disk
     await connection.execute("SET LOCAL synchronous_commit = off")
@@ -319,7 +337,9 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         said_digest("assistant", reply.text),
     )
     if seq is None:
-        seq = await connection.fetchval("SELECT seq FROM messages WHERE user_id = $1 AND id = $2", user_id, reply.message_id)
+        seq = await connection.fetchval(
+            "SELECT seq FROM messages WHERE user_id = $1 AND id = $2", user_id, reply.message_id
+        )
     return None if seq is None else int(seq)
 
 
@@ -336,7 +356,9 @@ SELECT conversation_id FROM done
 """
 
 
-async def fail(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, failure: dict[str, Any], shown: str) -> bool:
+async def fail(
+    connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, failure: dict[str, Any], shown: str
+) -> bool:
     """End the turn without a reply; what was shown of one is kept for audit, never learnt from. False: another's by now."""
     return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, shown) is not None
 
@@ -365,10 +387,12 @@ async def request_stop(connection: Connection, user_id: UUID, conversation_id: U
 @dataclass(frozen=True, slots=True)
 class TurnStatus:
     turn_id: UUID
-    status: str
+    status: TurnState
 
 
-async def latest_turn(connection: Connection, user_id: UUID, conversation_id: UUID, message_id: UUID) -> TurnStatus | None:
+async def latest_turn(
+    connection: Connection, user_id: UUID, conversation_id: UUID, message_id: UUID
+) -> TurnStatus | None:
     """The last turn that answered this message of the user's."""
     row = await connection.fetchrow(
         """SELECT id, status FROM turns WHERE user_id = $1 AND conversation_id = $2 AND user_message_id = $3
@@ -398,7 +422,7 @@ class StoredTurn:
     conversation_id: UUID
     user_message_id: UUID
     reply_message_id: UUID | None
-    status: str
+    status: TurnState
     epoch: int
     route: str
     backend: str | None

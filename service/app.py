@@ -81,7 +81,9 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     for family in _families():
         app.add_exception_handler(family, _any)
     # added last, seen first
-    app.add_middleware(BodyCap, limit=settings.body_max_bytes, larger={"/v1/conversations/import": settings.import_max_bytes})
+    app.add_middleware(
+        BodyCap, limit=settings.body_max_bytes, larger={"/v1/conversations/import": settings.import_max_bytes}
+    )
     app.add_middleware(TrustedHost, names=settings.allowed_hosts, development=settings.embedded)
     app.add_middleware(ResponseHeaders)
     _document_events(app)

@@ -37,7 +37,7 @@ def settings() -> Settings:
 
     try:
         load_environment()
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         for problem in error.errors():
             errors.print(f"[red]{'.'.join(map(str, problem['loc'])) or 'settings'}[/red]: {problem['msg']}")
@@ -51,18 +51,22 @@ def configured() -> Settings:
     chosen = settings()
     logs.configure(chosen.log_level, chosen.instance, pretty=sys.stderr.isatty())
     if not chosen.database_url.get_secret_value():
-        errors.print("[red]DATABASE_URL is not set.[/red] Give one, or run [bold]rapport up[/bold], which brings its own.")
+        errors.print(
+            "[red]DATABASE_URL is not set.[/red] Give one, or run [bold]rapport up[/bold], which brings its own."
+        )
         raise typer.Exit(2)
     return chosen
 
 
 @app.command()
-def up(print_env: Annotated[bool, typer.Option("--print-env", help="Print the environment of the running parts")] = False) -> None:
+def up(
+    print_env: Annotated[bool, typer.Option("--print-env", help="Print the environment of the running parts")] = False,
+) -> None:
     """Run everything on this machine: PostgreSQL, Valkey, a model, the API, a worker and the scheduler."""
     from service.dev.supervisor import up as run
 
     try:
-        chosen = Settings()  # type: ignore[call-arg]
+        chosen = Settings()
     except ValidationError as error:
         errors.print(str(error))
         raise typer.Exit(2) from None
@@ -148,7 +152,13 @@ def import_(
     from service.imports.command import import_file
     from service.imports.service import ImportOptions
 
-    raise typer.Exit(_guarded(lambda: import_file(configured(), file, user, ImportOptions(format=form, title=title), conversation=conversation)))
+    raise typer.Exit(
+        _guarded(
+            lambda: import_file(
+                configured(), file, user, ImportOptions(format=form, title=title), conversation=conversation
+            )
+        )
+    )
 
 
 @database.command("upgrade")
@@ -171,7 +181,9 @@ def audit(as_json: Annotated[bool, typer.Option("--json", help="For programs")] 
 
 @bench.command("recall")
 def bench_recall(
-    data: Annotated[Path, typer.Option("--data", help="Conversations with questions and evidence", exists=True, dir_okay=False)],
+    data: Annotated[
+        Path, typer.Option("--data", help="Conversations with questions and evidence", exists=True, dir_okay=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
 ) -> None:
     """Score recall against annotated evidence, through this service's own import and search."""

@@ -8,7 +8,7 @@ from service.runtime import Runtime
 
 
 def runtime_of(request: Request) -> Runtime:
-    return cast(Runtime, request.app.state.runtime)
+    return cast("Runtime", request.app.state.runtime)
 
 
 Context = Annotated[Runtime, Depends(runtime_of)]

@@ -39,7 +39,9 @@ class RapportError(Exception):
     code = "internal_error"
     title = "Something went wrong here"
 
-    def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None, code: str | None = None, **extra: Any) -> None:
+    def __init__(
+        self, detail: str, *, headers: Mapping[str, str] | None = None, code: str | None = None, **extra: Any
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.headers = dict(headers or {})
@@ -96,7 +98,9 @@ def translate(error: Exception) -> RapportError:
         return UnavailableError("The live state is away for a moment. Try again.", code="live_state_unavailable")
     if isinstance(error, BackendError):
         return of_backend(error)
-    return RapportError("An error of ours, and it has been logged. Try again; if it stays, tell the operator the request id.")
+    return RapportError(
+        "An error of ours, and it has been logged. Try again; if it stays, tell the operator the request id."
+    )
 
 
 def _of_memory(error: LongTermMemoryError) -> RapportError:
@@ -121,7 +125,9 @@ def _of_memory(error: LongTermMemoryError) -> RapportError:
     if isinstance(error, NotCorrectableError):
         return ConflictError(detail, code="not_correctable")
     if isinstance(error, StoreUnavailableError):
-        return UnavailableError("The database is away for a moment; nothing was written. Try again.", code="store_unavailable")
+        return UnavailableError(
+            "The database is away for a moment; nothing was written. Try again.", code="store_unavailable"
+        )
     return RapportError("An error of ours, and it has been logged.")
 
 
@@ -135,7 +141,12 @@ def of_backend(error: BackendError) -> RapportError:
         return NotFoundError(str(error), code=error.code, retryable=False)
     if isinstance(error, BackendUnavailableError):
         retry_after = max(1, round(error.retry_after)) if error.retry_after else 5
-        return UnavailableError("The service is busy. Your message is kept; try again.", retry_after=retry_after, code=error.code, retryable=True)
+        return UnavailableError(
+            "The service is busy. Your message is kept; try again.",
+            retry_after=retry_after,
+            code=error.code,
+            retryable=True,
+        )
     return BackendFailureError(str(error), code=error.code, retryable=error.retryable)
 
 

@@ -63,7 +63,9 @@ async def _timed(check: Awaitable[tuple[str, bool, str]]) -> Dependency:
             state, required, detail = await check
     except TimeoutError:
         state, required, detail = "down", False, f"no answer in {CHECK_SECONDS:g} s"
-    return Dependency(state=state, required=required, elapsed_ms=round((time.perf_counter() - began) * 1000, 2), detail=detail)
+    return Dependency(
+        state=state, required=required, elapsed_ms=round((time.perf_counter() - began) * 1000, 2), detail=detail
+    )
 
 
 async def _postgresql(context: Runtime) -> tuple[str, bool, str]:
@@ -78,7 +80,11 @@ async def _postgresql(context: Runtime) -> tuple[str, bool, str]:
 async def _redis(context: Runtime) -> tuple[str, bool, str]:
     if context.link is None:
         return "off", False, "REDIS_ENABLED=false: live state in this process"
-    return ("up", False, "") if await context.link.ping() else ("down", False, "turns go on from PostgreSQL; replies are not resumable")
+    return (
+        ("up", False, "")
+        if await context.link.ping()
+        else ("down", False, "turns go on from PostgreSQL; replies are not resumable")
+    )
 
 
 async def _queue(context: Runtime) -> tuple[str, bool, str]:
@@ -91,4 +97,8 @@ async def _backends(context: Runtime) -> tuple[str, bool, str]:
     if not providers:
         return "down", False, "no model server is configured: set LLM_BACKENDS, OPENAI_API_KEY or LMSTUDIO_URL"
     resting = [provider.name for provider in providers if provider.circuit.is_open]
-    return ("down" if len(resting) == len(providers) else "up"), False, f"resting: {', '.join(resting)}" if resting else ""
+    return (
+        ("down" if len(resting) == len(providers) else "up"),
+        False,
+        f"resting: {', '.join(resting)}" if resting else "",
+    )

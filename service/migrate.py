@@ -14,7 +14,9 @@ SCRIPTS = Path(service.__file__).parents[1] / "migrations"
 def _config(dsn: str) -> Config:
     config = Config()
     config.set_main_option("script_location", SCRIPTS.as_posix().replace("%", "%%"))
-    config.attributes["url"] = dsn.replace("postgresql://", "postgresql+asyncpg://", 1).replace("postgres://", "postgresql+asyncpg://", 1)
+    config.attributes["url"] = dsn.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
+        "postgres://", "postgresql+asyncpg://", 1
+    )
     return config
 
 

@@ -20,7 +20,7 @@ def decode_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
         at, _, item_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
         when = datetime.fromisoformat(at)
         if when.tzinfo is None:
-            raise ValueError("no time zone")
+            raise ValueError("no time zone")  # noqa: TRY301
         return when.astimezone(UTC), UUID(item_id)
     except (ValueError, binascii.Error, OverflowError) as error:
         raise InvalidRequestError("The cursor is not one of ours; start without it.", code="invalid_cursor") from error

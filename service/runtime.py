@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -59,37 +60,36 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
     configuration can't work; a database or a Redis that is merely away is waited for by whoever needs it.
     """
     async with AsyncExitStack() as stack:
-        policies = load_policies(settings.routes_file)
-        database = Database(PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow))
+        database = Database(
+            PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow)
+        )
         stack.push_async_callback(database.close)
-        link = RedisLink(RedisConfig(settings.redis_url.get_secret_value())) if settings.redis_enabled else None
-        if link is not None:
-            stack.push_async_callback(link.aclose)
-        live: LiveState = RedisLiveState(link) if link else LocalLiveState()
-        replies: ReplyLog = RedisReplyLog(link) if link else LocalReplyLog()
-        embedder = MiniLmEmbedder(EmbedderConfig())
-        stack.push_async_callback(embedder.aclose)
-        backends = Backends(settings.backends, home=settings.home)
-        stack.push_async_callback(backends.aclose)
+        link, live, replies = _open_live(settings, stack)
+        embedder = _closing(stack, MiniLmEmbedder(EmbedderConfig()))
+        backends = _closing(stack, Backends(settings.backends, home=settings.home))
         reasoner = BackendReasoner(backends)
-        authenticator = Authenticator(settings.auth_config, database)
+        authenticator = _closing(stack, Authenticator(settings.auth_config, database))
         await authenticator.open()
-        stack.push_async_callback(authenticator.aclose)
-        age_assertions = AgeAssertions(settings.age_config)
+        age_assertions = _closing(stack, AgeAssertions(settings.age_config))
         await age_assertions.open()
-        stack.push_async_callback(age_assertions.aclose)
-        limits = Limits(settings.limits_config)
-        stack.push_async_callback(limits.aclose)
-        jobs = open_jobs(settings, database, embedder, reasoner)
-        stack.push_async_callback(jobs.aclose)
+        limits = _closing(stack, Limits(settings.limits_config))
+        jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
         await _check(settings, database, stack)
+        policies = load_policies(settings.routes_file)
         leases = LeaseKeeper(database, settings.lease_seconds)
-        tools = Tools(database, replies, backends, leases, settings.flush_seconds, settings.lease_seconds, settings.reply_max_tokens)
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
         chat = ChatEngine(
             database=database,
             live=live,
-            tools=tools,
+            tools=Tools(
+                database=database,
+                replies=replies,
+                backends=backends,
+                leases=leases,
+                flush_seconds=settings.flush_seconds,
+                lease_seconds=settings.lease_seconds,
+                reply_tokens=settings.reply_max_tokens,
+            ),
             recaller=Recaller(database, embedder, settings.recall_budget, settings.recall_limit),
             jobs=jobs,
             gate=policies.gate,
@@ -117,6 +117,26 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             chat=chat,
         )
         await chat.drain(0)
+
+
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+Thing = TypeVar("Thing", bound=_Closable)
+
+
+def _closing(stack: AsyncExitStack, thing: Thing) -> Thing:
+    stack.push_async_callback(thing.aclose)
+    return thing
+
+
+def _open_live(settings: Settings, stack: AsyncExitStack) -> tuple[RedisLink | None, LiveState, ReplyLog]:
+    """The live state and the reply logs: in Redis, or in this process when it is the only one."""
+    if not settings.redis_enabled:
+        return None, LocalLiveState(), LocalReplyLog()
+    link = _closing(stack, RedisLink(RedisConfig(settings.redis_url.get_secret_value())))
+    return link, RedisLiveState(link), RedisReplyLog(link)
 
 
 async def _check(settings: Settings, database: Database, stack: AsyncExitStack) -> None:

@@ -28,16 +28,27 @@ async def check_database(database: Database) -> None:
         there = await connection.fetchval("SELECT to_regclass('alembic_version')")
         revision = await connection.fetchval("SELECT version_num FROM alembic_version") if there else None
     if revision != migrate.head():
-        raise StartError(f"The database is at revision {revision}, this release needs {migrate.head()}: run `rapport db upgrade`.")
+        raise StartError(
+            f"The database is at revision {revision}, this release needs {migrate.head()}: run `rapport db upgrade`."
+        )
 
 
 async def check_connections(database: Database, settings: Settings) -> None:
     """Say so when one instance's pool alone would not fit into the server's connections."""
     async with database.system() as connection:
-        allowed = int(await connection.fetchval("SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"))
+        allowed = int(
+            await connection.fetchval(
+                "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+            )
+        )
     wanted = settings.pool_size + settings.max_overflow
     if wanted > allowed:
-        log.warning("pool_larger_than_server", pool=wanted, max_connections=allowed, advice="lower POSTGRES_POOL_SIZE + POSTGRES_MAX_OVERFLOW")
+        log.warning(
+            "pool_larger_than_server",
+            pool=wanted,
+            max_connections=allowed,
+            advice="lower POSTGRES_POOL_SIZE + POSTGRES_MAX_OVERFLOW",
+        )
 
 
 async def refuse_second_local_instance(dsn: str) -> Callable[[], Awaitable[None]]:

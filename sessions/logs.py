@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
+import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from sessions.errors import LiveStateUnavailableError, OwnerMismatchError
@@ -74,14 +75,16 @@ class RedisReplyLog:
 
     async def read(self, log: Log, after: EventId | None = None) -> list[Event]:
         start = f"({after}" if after else "-"
-        rows: Any = await self._link.run(lambda client: client.xrange(reply_key(log.conversation_id, log.turn_id), start, "+"))
+        rows: Any = await self._link.run(
+            lambda client: client.xrange(reply_key(log.conversation_id, log.turn_id), start, "+")
+        )
         return [_event(log, entry_id, fields) for entry_id, fields in rows]
 
     async def read_many(self, wanted: Sequence[tuple[Log, EventId | None]]) -> list[list[Event] | Exception]:
         """Read on in several logs with one round trip; each answer is a log's events or what went wrong with it."""
 
-        async def read(client: object) -> list[object]:
-            pipeline = self._link.client.pipeline(transaction=False)
+        async def read(client: redis.asyncio.Redis) -> list[object]:
+            pipeline = client.pipeline(transaction=False)
             for log, after in wanted:
                 pipeline.xrange(reply_key(log.conversation_id, log.turn_id), f"({after}" if after else "-", "+")
             found: list[object] = await pipeline.execute(raise_on_error=False)

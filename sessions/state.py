@@ -23,7 +23,13 @@ class Session:
 
     def encode(self) -> bytes:
         return orjson.dumps(
-            {"owner": self.owner, "route": self.route, "lock": self.lock_reason, "epoch": self.lock_epoch, "assured": self.assured}
+            {
+                "owner": self.owner,
+                "route": self.route,
+                "lock": self.lock_reason,
+                "epoch": self.lock_epoch,
+                "assured": self.assured,
+            }
         )
 
     @classmethod

@@ -52,7 +52,9 @@ def _decode(owner: UUID, conversation_id: UUID, session: bytes | None, buffer: b
     except OwnerMismatchError:
         OWNER_MISMATCHES.inc()
         raise
-    LIVE_STATE.labels("all" if live.session and live.buffer else "part" if live.session or live.buffer else "nothing").inc()
+    LIVE_STATE.labels(
+        "all" if live.session and live.buffer else "part" if live.session or live.buffer else "nothing"
+    ).inc()
     return live
 
 
@@ -84,7 +86,9 @@ class RedisLiveState:
 
     async def forget(self, conversation_id: UUID) -> bool:
         try:
-            await self._link.run(lambda client: client.delete(session_key(conversation_id), buffer_key(conversation_id)))
+            await self._link.run(
+                lambda client: client.delete(session_key(conversation_id), buffer_key(conversation_id))
+            )
         except LiveStateUnavailableError:
             return False
         return True

@@ -69,7 +69,9 @@ def frames(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
             assert line.startswith(":"), line
 
 
-def read(response: httpx.Response, bubble: Bubble | None = None, *, until: str | None = None, deltas: int = 0) -> Bubble:
+def read(
+    response: httpx.Response, bubble: Bubble | None = None, *, until: str | None = None, deltas: int = 0
+) -> Bubble:
     """Read a stream to its end, or until an event of this kind, or until so many deltas were shown."""
     bubble = bubble or Bubble()
     shown = 0

@@ -33,7 +33,9 @@ class Companion(HttpUser):
         self.conversation = self._begin()
 
     def _begin(self) -> str:
-        with self.client.post("/v1/conversations", json={"companion": {"name": "Mel"}}, name="start", catch_response=True) as answer:
+        with self.client.post(
+            "/v1/conversations", json={"companion": {"name": "Mel"}}, name="start", catch_response=True
+        ) as answer:
             if answer.status_code != 201:
                 answer.failure(f"status {answer.status_code}")
                 raise StopUser
@@ -63,7 +65,9 @@ class Companion(HttpUser):
 
     def _read(self, method: str, path: str, reply: Reply, *, name: str, breaks: bool = False, **options: Any) -> bool:
         """Read one stream into `reply`; False when it could not be had."""
-        with self.client.request(method, path, name=name, stream=True, catch_response=True, timeout=120, **options) as answer:
+        with self.client.request(
+            method, path, name=name, stream=True, catch_response=True, timeout=120, **options
+        ) as answer:
             if answer.status_code != 200:
                 answer.failure(f"status {answer.status_code}")
                 return False
@@ -84,13 +88,36 @@ class Companion(HttpUser):
         """Report what no HTTP figure shows: the first token, the gaps, and whether the stored reply is the shown one."""
         fire = self.environment.events.request.fire
         if reply.first_token is not None:
-            fire(request_type="SSE", name="first token", response_time=reply.first_token * 1000, response_length=0, exception=None, context={})
+            fire(
+                request_type="SSE",
+                name="first token",
+                response_time=reply.first_token * 1000,
+                response_length=0,
+                exception=None,
+                context={},
+            )
         if reply.gaps:
-            fire(request_type="SSE", name="longest gap", response_time=max(reply.gaps) * 1000, response_length=0, exception=None, context={})
+            fire(
+                request_type="SSE",
+                name="longest gap",
+                response_time=max(reply.gaps) * 1000,
+                response_length=0,
+                exception=None,
+                context={},
+            )
         if reply.ended != "turn.completed":
             error = StreamError(f"the reply ended with {reply.ended or 'nothing'} {reply.failure}")
             fire(request_type="SSE", name="reply", response_time=0, response_length=0, exception=error, context={})
             return
-        turn = self.client.get(f"/v1/conversations/{self.conversation}/turns/{reply.turn_id}", name="turn as stored").json()
-        error = None if turn["text"] == reply.text else StreamError("the stored reply is not the one that was shown")
-        fire(request_type="SSE", name="reply", response_time=0, response_length=len(reply.text), exception=error, context={})
+        turn = self.client.get(
+            f"/v1/conversations/{self.conversation}/turns/{reply.turn_id}", name="turn as stored"
+        ).json()
+        wrong = None if turn["text"] == reply.text else StreamError("the stored reply is not the one that was shown")
+        fire(
+            request_type="SSE",
+            name="reply",
+            response_time=0,
+            response_length=len(reply.text),
+            exception=wrong,
+            context={},
+        )

@@ -19,7 +19,7 @@ from memory import turns
 from memory.errors import LongTermMemoryError, StoreUnavailableError, TurnInProgressError, TurnRefusedError
 from memory.postgres import Database
 from memory.transcript import Conversation, read_branch, read_conversation
-from memory.turns import Accepted, ClaimedTurn, Gate, NewTurn, Reply, StoredTurn
+from memory.turns import Accepted, ClaimedTurn, Gate, NewTurn, Reply, StoredTurn, TurnState
 from service.chat import events as ev
 from service.chat.follow import ReplyReader, accepted_event
 from service.chat.live import LiveReply
@@ -93,7 +93,9 @@ class ChatEngine:
     async def send(self, message: Send) -> AsyncIterator[Sequence[Event]]:
         """Accept the message and give its reply's stream. Raises before anything was written, or after all was."""
         if self.draining:
-            raise UnavailableError("This instance is shutting down; the next one takes your message.", code="draining", retry_after=1)
+            raise UnavailableError(
+                "This instance is shutting down; the next one takes your message.", code="draining", retry_after=1
+            )
         new = NewTurn(
             user_id=message.user_id,
             conversation_id=message.conversation_id,
@@ -125,7 +127,12 @@ class ChatEngine:
             FIRST,
             ev.ACCEPTED,
             ev.accepted_data(
-                accepted.turn_id, message.conversation_id, accepted.message_id, accepted.seq, accepted.created_at, resumable=self._resumable()
+                accepted.turn_id,
+                message.conversation_id,
+                accepted.message_id,
+                accepted.seq,
+                accepted.created_at,
+                resumable=self._resumable(),
             ),
         )
         if self._writes_here:
@@ -181,7 +188,7 @@ class ChatEngine:
             return self._reader.events(key, after)
         return _after(accepted_event(turn, duplicate=duplicate), self._reader.events(key, FIRST))
 
-    async def stop(self, user_id: UUID, conversation_id: UUID, turn_id: UUID) -> tuple[str, str | None]:
+    async def stop(self, user_id: UUID, conversation_id: UUID, turn_id: UUID) -> tuple[TurnState, str | None]:
         """Stop the reply, wherever it is written; gives the turn's status and the last event's id when it has ended."""
         await self.read_turn(user_id, conversation_id, turn_id)
         async with self._database.as_user(user_id) as connection:
@@ -221,7 +228,12 @@ class ChatEngine:
         task.add_done_callback(ended)
 
     async def _gather(
-        self, turn: ClaimedTurn, line: Line, parent_id: UUID | None, found: Awaitable[Any], vector: Awaitable[Vector | None]
+        self,
+        turn: ClaimedTurn,
+        line: Line,
+        parent_id: UUID | None,
+        found: Awaitable[Any],
+        vector: Awaitable[Vector | None],
     ) -> Material:
         """Bring together what the prompt is made of: the live state (rebuilt if it is stale) and the recalled memories."""
         live = await found
@@ -245,7 +257,11 @@ class ChatEngine:
     async def _rebuild(self, turn: ClaimedTurn, parent_id: UUID | None) -> Buffer:
         async with self._database.as_user(turn.user_id) as connection:
             conversation = await read_conversation(connection, turn.user_id, turn.conversation_id)
-            branch = await read_branch(connection, turn.user_id, turn.conversation_id, parent_id, BUFFER_LINES) if parent_id else []
+            branch = (
+                await read_branch(connection, turn.user_id, turn.conversation_id, parent_id, BUFFER_LINES)
+                if parent_id
+                else []
+            )
         lines = tuple(Line(m.seq, m.role, m.content, m.speaker) for m in branch)
         await self._live.save(_session(conversation), None)
         return _buffer(conversation, parent_id, lines)
@@ -290,15 +306,23 @@ class ChatEngine:
             branch = await read_branch(connection, turn.user_id, turn.conversation_id, turn.user_message_id, 1)
             if turn.attempts > MAX_ATTEMPTS or not await turns.may_continue(connection, turn, self._gate):
                 code = "route_locked" if turn.attempts <= MAX_ATTEMPTS else "turn_poisoned"
-                problem = UnavailableError("This reply could not be finished. Your message is kept; try again.", code=code).problem()
-                await turns.fail(connection, turn.user_id, turn.turn_id, turn.epoch, {**problem, "retryable": True}, turn.checkpoint)
+                problem = UnavailableError(
+                    "This reply could not be finished. Your message is kept; try again.", code=code
+                ).problem()
+                await turns.fail(
+                    connection, turn.user_id, turn.turn_id, turn.epoch, {**problem, "retryable": True}, turn.checkpoint
+                )
                 return
         message = branch[-1]
         line = Line(stored.user_seq, "user", message.content, message.speaker)
         key = Log(turn.user_id, turn.conversation_id, turn.turn_id)
         events = [accepted_event(stored)] if turn.epoch == FIRST.epoch else []
         found = self._live.load(turn.user_id, turn.conversation_id)
-        self._start(turn, LiveReply(key, events), self._gather(turn, line, message.parent_id, found, self._recaller.embed(line.content)))
+        self._start(
+            turn,
+            LiveReply(key, events),
+            self._gather(turn, line, message.parent_id, found, self._recaller.embed(line.content)),
+        )
 
     # --- shut down
 
@@ -307,7 +331,9 @@ class ChatEngine:
         self.draining = True
         deadline = time.monotonic() + seconds
         while self._tasks and time.monotonic() < deadline:
-            await asyncio.wait(set(self._tasks), timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                set(self._tasks), timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+            )
         for writer in list(self._writers.values()):
             writer.halt("drain")
         if self._tasks:

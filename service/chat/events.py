@@ -34,7 +34,14 @@ def frame(item: Event) -> bytes:
 
 
 def accepted_data(
-    turn_id: UUID, conversation_id: UUID, message_id: UUID, seq: int, created_at: datetime, *, resumable: bool, duplicate: bool = False
+    turn_id: UUID,
+    conversation_id: UUID,
+    message_id: UUID,
+    seq: int,
+    created_at: datetime,
+    *,
+    resumable: bool,
+    duplicate: bool = False,
 ) -> dict[str, Any]:
     return {
         "turn_id": turn_id,

@@ -41,7 +41,9 @@ class LogFollower:
             waiting, self._waiting = self._waiting, []
             waiting = [entry for entry in waiting if not entry[2].done()]
             try:
-                answers = await self._replies.read_many([(log, after) for log, after, _, _ in waiting]) if waiting else []
+                answers = (
+                    await self._replies.read_many([(log, after) for log, after, _, _ in waiting]) if waiting else []
+                )
             except LiveStateUnavailableError:
                 answers = [[] for _ in waiting]
             now = loop.time()
@@ -62,7 +64,11 @@ class ReplyReader:
     """Makes one reader's stream: in order, without a gap, nothing twice."""
 
     def __init__(
-        self, database: Database, replies: ReplyLog, running: dict[UUID, LiveReply], claim: Callable[[UUID], Awaitable[None]]
+        self,
+        database: Database,
+        replies: ReplyLog,
+        running: dict[UUID, LiveReply],
+        claim: Callable[[UUID], Awaitable[None]],
     ) -> None:
         self._database = database
         self._replies = replies
@@ -131,7 +137,11 @@ class ReplyReader:
             logged = await self._replies.read(log)
         except SessionsError:
             logged = []
-        if (rest := [item for item in logged if last is None or item.id > last]) and contiguous(last, rest) and rest[-1].type in ev.TERMINAL:
+        if (
+            (rest := [item for item in logged if last is None or item.id > last])
+            and contiguous(last, rest)
+            and rest[-1].type in ev.TERMINAL
+        ):
             return rest
         events: list[Event] = []
         if last is None:
@@ -159,6 +169,12 @@ def _rebased(events: Sequence[Event]) -> list[Event]:
 
 def accepted_event(turn: StoredTurn, *, duplicate: bool = False) -> Event:
     data = ev.accepted_data(
-        turn.id, turn.conversation_id, turn.user_message_id, turn.user_seq, turn.user_created_at, resumable=True, duplicate=duplicate
+        turn.id,
+        turn.conversation_id,
+        turn.user_message_id,
+        turn.user_seq,
+        turn.user_created_at,
+        resumable=True,
+        duplicate=duplicate,
     )
     return ev.event(FIRST, ev.ACCEPTED, data)

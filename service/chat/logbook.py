@@ -32,7 +32,9 @@ class FencedError(Exception):
 class Logbook:
     """One epoch's part of a reply's log."""
 
-    def __init__(self, turn: ClaimedTurn, live: LiveReply, replies: ReplyLog, database: Database, lease_seconds: float) -> None:
+    def __init__(
+        self, turn: ClaimedTurn, live: LiveReply, replies: ReplyLog, database: Database, lease_seconds: float
+    ) -> None:
         self.text = ""
         """All of the reply that counts, shown or not."""
         self.shown = 0
@@ -157,7 +159,10 @@ class Logbook:
         turn = self._turn
         return bool(
             await connection.fetchval(
-                "SELECT 1 FROM turns WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status <> 'running'", turn.user_id, turn.turn_id, turn.epoch
+                "SELECT 1 FROM turns WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status <> 'running'",
+                turn.user_id,
+                turn.turn_id,
+                turn.epoch,
             )
         )
 

@@ -15,5 +15,10 @@ FIRST_TOKEN = Histogram(
     ["part"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-RECALL_SECONDS = Histogram("rapport_recall_seconds", "Time of one recall", ["part"], buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2))
+RECALL_SECONDS = Histogram(
+    "rapport_recall_seconds",
+    "Time of one recall",
+    ["part"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2),
+)
 RECALLED = Histogram("rapport_recalled_items", "Memories put into a prompt", buckets=(0, 1, 2, 4, 8, 12, 20))

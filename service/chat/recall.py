@@ -44,14 +44,22 @@ class Recaller:
         began = time.perf_counter()
         try:
             vector: Vector = (await self._embedder.embed([text]))[0]
-        except Exception:  # noqa: BLE001  a turn without dense recall is better than no turn
+        except Exception:
             log.exception("embedding_failed")
             return None
         RECALL_SECONDS.labels("embedding").observe(time.perf_counter() - began)
         return vector
 
     async def recall(
-        self, user_id: UUID, text: str, vector: Vector | None, *, route: str, time_zone: str, names: tuple[str, ...], known: tuple[UUID, int] | None
+        self,
+        user_id: UUID,
+        text: str,
+        vector: Vector | None,
+        *,
+        route: str,
+        time_zone: str,
+        names: tuple[str, ...],
+        known: tuple[UUID, int] | None,
     ) -> Recalled:
         """Recall for a message. `known` is (conversation, first seq) of the messages that stand in the prompt anyway."""
         began = time.perf_counter()

@@ -78,7 +78,10 @@ async def create_conversation(body: NewConversation, caller: Caller, context: Co
 
 @router.get("", responses=some(), summary="List conversations, the latest first")
 async def list_conversations(
-    caller: Caller, context: Context, limit: Annotated[int, Query(ge=1, le=100)] = 30, cursor: Annotated[str | None, Query(max_length=200)] = None
+    caller: Caller,
+    context: Context,
+    limit: Annotated[int, Query(ge=1, le=100)] = 30,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> ConversationPage:
     async with context.database.as_user(caller.user_id) as connection:
         found = await transcript.list_conversations(connection, caller.user_id, limit + 1, decode_cursor(cursor))
@@ -114,7 +117,10 @@ async def change_conversation(
 
 
 @router.delete(
-    "/{conversation_id}", status_code=status.HTTP_204_NO_CONTENT, responses=some(404), summary="Delete it with all that was learnt from it"
+    "/{conversation_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=some(404),
+    summary="Delete it with all that was learnt from it",
 )
 async def delete_conversation(conversation_id: ConversationId, caller: Caller, context: Context) -> Response:
     async with context.database.as_user(caller.user_id) as connection:
@@ -124,8 +130,12 @@ async def delete_conversation(conversation_id: ConversationId, caller: Caller, c
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
-@router.post("/{conversation_id}/lock", responses=some(404), summary="Lock it: nothing more is said until it is unlocked")
-async def lock_conversation(conversation_id: ConversationId, body: LockRequest, caller: Caller, context: Context) -> ConversationView:
+@router.post(
+    "/{conversation_id}/lock", responses=some(404), summary="Lock it: nothing more is said until it is unlocked"
+)
+async def lock_conversation(
+    conversation_id: ConversationId, body: LockRequest, caller: Caller, context: Context
+) -> ConversationView:
     async with context.database.as_user(caller.user_id) as connection:
         locked = await transcript.set_lock(connection, caller.user_id, conversation_id, body.reason)
     await context.live.forget(conversation_id)
@@ -152,7 +162,9 @@ async def list_messages(
     """In order of `seq`. `before` pages back from the end; `after` reads on."""
     async with context.database.as_user(caller.user_id) as connection:
         await transcript.read_conversation(connection, caller.user_id, conversation_id)
-        found = await transcript.list_messages(connection, caller.user_id, conversation_id, limit + 1, before=before, after=after)
+        found = await transcript.list_messages(
+            connection, caller.user_id, conversation_id, limit + 1, before=before, after=after
+        )
     more = len(found) > limit
     page = found[:limit] if after is not None else found[-limit:]
     return MessagePage(
@@ -180,7 +192,9 @@ async def send_turn(
     """
     maximum = context.settings.message_max_chars
     if len(body.content) > maximum:
-        raise TooLargeError(f"A message may have {maximum} characters; this one has {len(body.content)}.", code="message_too_large")
+        raise TooLargeError(
+            f"A message may have {maximum} characters; this one has {len(body.content)}.", code="message_too_large"
+        )
     await context.limits.check(caller, address_of(request), "turn")
     events = await context.chat.send(
         Send(
@@ -222,7 +236,9 @@ async def follow_turn(
     return EventStream(await context.chat.follow(caller.user_id, conversation_id, turn_id, event_id), frame)
 
 
-@router.post("/{conversation_id}/turns/{turn_id}/stop", responses=some(404), summary="Stop a reply, keeping what was said")
+@router.post(
+    "/{conversation_id}/turns/{turn_id}/stop", responses=some(404), summary="Stop a reply, keeping what was said"
+)
 async def stop_turn(conversation_id: ConversationId, turn_id: TurnId, caller: Caller, context: Context) -> Stopped:
     """Works from any instance; closing the stream does not stop a reply. Stopping an ended turn changes nothing."""
     status_now, last = await context.chat.stop(caller.user_id, conversation_id, turn_id)

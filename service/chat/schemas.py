@@ -42,7 +42,12 @@ class Companion(Body):
 
 class NewConversation(Body):
     title: Text = Field("", max_length=200)
-    route: str = Field("general", max_length=40, description="The policy the conversation is on; it can't be changed later", examples=["general"])
+    route: str = Field(
+        "general",
+        max_length=40,
+        description="The policy the conversation is on; it can't be changed later",
+        examples=["general"],
+    )
     companion: Companion = Field(default_factory=lambda: Companion(name="", persona=""))
     time_zone: TimeZone = "UTC"
 
@@ -79,7 +84,9 @@ class ConversationView(BaseModel):
             id=conversation.id,
             title=conversation.title,
             route=conversation.route,
-            lock=Lock(reason=conversation.lock_reason, epoch=conversation.lock_epoch) if conversation.lock_reason else None,
+            lock=Lock(reason=conversation.lock_reason, epoch=conversation.lock_epoch)
+            if conversation.lock_reason
+            else None,
             companion=Companion.model_construct(name=conversation.companion_name, persona=conversation.persona),
             time_zone=conversation.time_zone,
             created_at=conversation.created_at,
@@ -134,7 +141,9 @@ class NewTurn(Body):
         pattern=r"^[\x21-\x7e]+$",
         description="Made once per message by the client: sending it again gives the same turn and its stream",
     )
-    backend: str | None = Field(None, max_length=64, description="Ask a named backend of the conversation's route first")
+    backend: str | None = Field(
+        None, max_length=64, description="Ask a named backend of the conversation's route first"
+    )
     speaker: Text | None = Field(None, max_length=80)
 
 

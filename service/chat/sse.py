@@ -37,13 +37,13 @@ class EventStream(Response):
         headers: Sequence[tuple[bytes, bytes]] = (),
         tail: bytes = b"",
     ) -> None:
-        super().__init__(media_type="text/event-stream")
+        super().__init__()
         self._source = source
         self._encode = encode
-        self._headers = [*HEADERS, *headers]
+        self._head = [*HEADERS, *headers]
         self._tail = tail
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  as ASGI calls it
         READERS.inc()
         pump = asyncio.create_task(self._pump(send), name="event-stream")
         gone = asyncio.create_task(_disconnected(receive), name="event-stream-reader")
@@ -58,7 +58,7 @@ class EventStream(Response):
             await asyncio.gather(pump, gone, return_exceptions=True)
 
     async def _pump(self, send: Send) -> None:
-        await _write(send, {"type": "http.response.start", "status": 200, "headers": self._headers})
+        await _write(send, {"type": "http.response.start", "status": 200, "headers": self._head})
         source = aiter(self._source)
         while True:
             upcoming = asyncio.ensure_future(anext(source, None))

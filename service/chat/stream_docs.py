@@ -109,7 +109,7 @@ data: {"turn_id":"0199…","conversation_id":"0199…","message_id":"0199…","s
 
 id: 1-1
 event: memory.recalled
-data: {"items":[{"id":"0199…","layer":"episode","text":"[2026-05-07] Ana: I moved to Lisbon","score":0.81,"why":["dense","lexical"],"said_at":"2026-05-07T09:00:00Z","speaker":"Ana","source":{"conversation_id":"0199…","message_id":"0199…","seq":3}}],"tokens":12,"elapsed_ms":1.4,"degraded":false}
+data: {"items":[{"id":"0199…","layer":"episode","text":"[2026-05-07] Ana: I moved to Lisbon","score":0.81,"why":["dense"], …}],"tokens":12,"elapsed_ms":1.4}
 
 id: 1-2
 event: reply.delta
@@ -127,7 +127,7 @@ data: {"grade":"prefix","kept_chars":17,"after":"1-3"}
 
 id: 2-1
 event: turn.completed
-data: {"message_id":"0199…","seq":8,"finish_reason":"stop","usage":{"prompt_tokens":180,"completion_tokens":9},"backend":"embedded","model":"local","scripted":false}
+data: {"message_id":"0199…","seq":8,"finish_reason":"stop","usage":null,"backend":"embedded","model":"local","scripted":false}
 """
 
 STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {

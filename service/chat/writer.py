@@ -106,7 +106,7 @@ class ReplyWriter:
             ZOMBIE_WRITES.inc()
         except StoreUnavailableError:
             log.warning("turn_left_to_takeover", turn_id=str(self.turn_id))
-        except Exception as error:  # noqa: BLE001  the reader must hear of everything
+        except Exception as error:
             if not isinstance(error, (RapportError, BackendError)):
                 log.exception("turn_failed", turn_id=str(self.turn_id))
             await self._fail(translate(error))
@@ -131,7 +131,9 @@ class ReplyWriter:
                     await self._hand_over()
                     return
                 case "gate":
-                    raise ForbiddenError("The conversation was locked while the reply was being written.", code="route_locked") from halted
+                    raise ForbiddenError(
+                        "The conversation was locked while the reply was being written.", code="route_locked"
+                    ) from halted
             stopped = True
         await self._commit(material, stopped=stopped)
 
@@ -156,7 +158,9 @@ class ReplyWriter:
                 log.warning("upstream_broke_off", turn_id=str(self.turn_id), code=error.code, attempt=attempt)
             else:
                 return
-        raise UnavailableError("The model server broke off again and again. Your message is kept; try again.", code="backend_interrupted")
+        raise UnavailableError(
+            "The model server broke off again and again. Your message is kept; try again.", code="backend_interrupted"
+        )
 
     async def _stream_once(self, material: Material) -> None:
         self._asked = time.monotonic()
@@ -196,7 +200,9 @@ class ReplyWriter:
 
     async def _open_stream(self, material: Material) -> Opened:
         return await self._tools.backends.open_stream(
-            lambda target: build_request(material, target, prefix=self._book.text, reply_tokens=self._tools.reply_tokens),
+            lambda target: build_request(
+                material, target, prefix=self._book.text, reply_tokens=self._tools.reply_tokens
+            ),
             route=self._turn.route,
             name=self._turn.request.get("backend"),
         )
@@ -234,7 +240,9 @@ class ReplyWriter:
             backend=opened.target.backend if opened else "",
             model=opened.target.model if opened else "",
             scripted=opened.target.scripted if opened else False,
-            usage={"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens} if usage else None,
+            usage={"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+            if usage
+            else None,
             speaker=material.companion_name or None,
             stopped=stopped,
         )

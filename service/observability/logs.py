@@ -7,7 +7,18 @@ from typing import Any
 import structlog
 
 # each of these can write message text, SQL parameters or URLs with secrets at DEBUG
-QUIET = ("aiohttp", "asyncio", "dramatiq", "httpx", "openai", "sqlalchemy", "uvicorn.access", "alembic", "limits", "python_multipart")
+QUIET = (
+    "aiohttp",
+    "asyncio",
+    "dramatiq",
+    "httpx",
+    "openai",
+    "sqlalchemy",
+    "uvicorn.access",
+    "alembic",
+    "limits",
+    "python_multipart",
+)
 
 
 def configure(level: str, instance: str, *, pretty: bool = False) -> None:
@@ -18,7 +29,9 @@ def configure(level: str, instance: str, *, pretty: bool = False) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if pretty else structlog.processors.JSONRenderer()
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if pretty else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[*shared, structlog.processors.StackInfoRenderer(), structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -28,7 +41,9 @@ def configure(level: str, instance: str, *, pretty: bool = False) -> None:
     structlog.contextvars.bind_contextvars(instance=instance)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer])
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+        )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -42,7 +42,11 @@ class Place:
 
 def spoken(messages: Sequence[ChatMessageIn]) -> list[Said]:
     """The messages of the two sides; instructions and tool traffic are not part of the conversation."""
-    return [Said(message.role, message.text) for message in messages if message.role in {"user", "assistant"} and message.text.strip()]
+    return [
+        Said(message.role, message.text)
+        for message in messages
+        if message.role in {"user", "assistant"} and message.text.strip()
+    ]
 
 
 def instructions(messages: Sequence[ChatMessageIn]) -> str:
@@ -90,12 +94,19 @@ async def _begin(database: Database, owner: Owner, route: str) -> UUID:
 
 
 async def _remember(
-    database: Database, owner: Owner, conversation_id: UUID, parent_id: UUID | None, history: Sequence[Said], chain: Sequence[bytes]
+    database: Database,
+    owner: Owner,
+    conversation_id: UUID,
+    parent_id: UUID | None,
+    history: Sequence[Said],
+    chain: Sequence[bytes],
 ) -> UUID:
     """Keep a part of the client's history that is new here; when it was said isn't known, so it was just now, in order."""
     began = datetime.now(UTC) - timedelta(milliseconds=len(history))
     messages = [
-        ImportedMessage(uuid7(), said.role, None, said.text, began + timedelta(milliseconds=position), chain=chain[position])
+        ImportedMessage(
+            uuid7(), said.role, None, said.text, began + timedelta(milliseconds=position), chain=chain[position]
+        )
         for position, said in enumerate(history)
     ]
     async with database.as_user(owner.user_id) as connection:

@@ -31,7 +31,9 @@ PREFIX = "rapport"
 def model_ids(context: Runtime) -> list[str]:
     """What a client's model picker shows: each route, and each backend of the first route by name."""
     routes = [PREFIX if route == "general" else f"{PREFIX}-{route}" for route in context.policies.gate.routes]
-    return routes + [f"{PREFIX}/{provider.name}" for provider in context.backends.providers if "general" in provider.config.routes]
+    return routes + [
+        f"{PREFIX}/{provider.name}" for provider in context.backends.providers if "general" in provider.config.routes
+    ]
 
 
 @router.get("/models", summary="List the models that a client may name")
@@ -45,7 +47,9 @@ async def read_model(name: str, caller: Caller, context: Context) -> ModelCard: 
     return ModelCard(id=name, created=STARTED, owned_by="rapport")
 
 
-@router.post("/chat/completions", response_model=Completion, summary="Reply to a conversation, as OpenAI's clients ask for it")
+@router.post(
+    "/chat/completions", response_model=Completion, summary="Reply to a conversation, as OpenAI's clients ask for it"
+)
 async def complete(
     request: Request,
     body: CompletionRequest,
@@ -62,10 +66,16 @@ async def complete(
     route, backend = _route_and_backend(body.model, context)
     said = spoken(body.messages)
     if not said or said[-1].role != "user":
-        raise InvalidRequestError("The last message must be the user's, and have text.", code="last_message_not_user", param="messages")
+        raise InvalidRequestError(
+            "The last message must be the user's, and have text.", code="last_message_not_user", param="messages"
+        )
     text = said[-1].text
     if len(text) > context.settings.message_max_chars:
-        raise TooLargeError(f"A message may have {context.settings.message_max_chars} characters.", code="message_too_large", param="messages")
+        raise TooLargeError(
+            f"A message may have {context.settings.message_max_chars} characters.",
+            code="message_too_large",
+            param="messages",
+        )
     await context.limits.check(caller, address_of(request), "turn")
     named = _named(body, x_conversation_id)
     again = (x_stainless_retry_count or "0") != "0"
@@ -99,13 +109,17 @@ def _named(body: CompletionRequest, header: UUID | None) -> UUID | None:
     try:
         return UUID(str(given))
     except ValueError as error:
-        raise InvalidRequestError("metadata.conversation_id must be a UUID.", code="invalid_request", param="metadata") from error
+        raise InvalidRequestError(
+            "metadata.conversation_id must be a UUID.", code="invalid_request", param="metadata"
+        ) from error
 
 
 def _route_and_backend(model: str, context: Runtime) -> tuple[str, str | None]:
     if model not in model_ids(context):
         known = ", ".join(model_ids(context))
-        raise NotFoundError(f"There is no model {model[:80]!r} here. There are: {known}.", code="model_not_found", param="model")
+        raise NotFoundError(
+            f"There is no model {model[:80]!r} here. There are: {known}.", code="model_not_found", param="model"
+        )
     name, _, backend = model.partition("/")
     return name.removeprefix(PREFIX).removeprefix("-") or "general", backend or None
 

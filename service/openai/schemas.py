@@ -28,7 +28,9 @@ class ChatMessageIn(BaseModel):
     @property
     def text(self) -> str:
         if isinstance(self.content, list):
-            return "\n".join(part.text or "" for part in self.content if part.type in {"text", "input_text", "output_text"})
+            return "\n".join(
+                part.text or "" for part in self.content if part.type in {"text", "input_text", "output_text"}
+            )
         return self.content or ""
 
 
@@ -41,7 +43,10 @@ class StreamOptions(BaseModel):
 class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    model: str = Field(max_length=200, description="`rapport` (or `rapport-mature` …): the route; or `rapport/<backend>` to name a backend")
+    model: str = Field(
+        max_length=200,
+        description="`rapport` (or `rapport-mature` …): the route; or `rapport/<backend>` to name a backend",
+    )
     messages: list[ChatMessageIn] = Field(min_length=1, max_length=10_000)
     stream: bool | None = False
     stream_options: StreamOptions | None = None

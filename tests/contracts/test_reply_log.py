@@ -132,7 +132,7 @@ async def test_a_server_that_is_away_says_so_quickly() -> None:
         (EventId(1, 1), [Event(EventId(1, 9), "turn.rebased", b'{"text":""}'), delta(1, 10)], True),
     ],
 )
-def test_a_hole_is_seen(after: EventId | None, events: list[Event], whole: bool) -> None:  # noqa: FBT001
+def test_a_hole_is_seen(after: EventId | None, events: list[Event], whole: bool) -> None:
     assert contiguous(after, events) is whole
 
 

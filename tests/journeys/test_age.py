@@ -34,7 +34,9 @@ def test_verified_here_is_verified_there(service_factory: Callable[..., LiveServ
 
         operator = {"Authorization": f"Bearer {service.token('root', roles=('user', 'operator'))}"}
         revoked = here.post(
-            "/v1/operator/age-assurances/revoke", headers=operator, json={"issuer": "rapport", "subject": "ana", "level": "mature"}
+            "/v1/operator/age-assurances/revoke",
+            headers=operator,
+            json={"issuer": "rapport", "subject": "ana", "level": "mature"},
         )
         assert revoked.status_code == 200, revoked.text
         turn = f"{path}/turns/{bubble.data('turn.accepted')['turn_id']}"

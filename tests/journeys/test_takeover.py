@@ -26,7 +26,8 @@ def test_a_killed_writer_loses_and_repeats_nothing(service_factory: Callable[...
     service = service_factory()
     survivor = service.start()
     chance = random.Random(7)
-    gaps, taken_over = [], 0
+    gaps: list[float] = []
+    taken_over = 0
     for kill in range(KILLS):
         writer = service.start()
         with httpx.Client(base_url=writer.url, headers=service.headers("ana"), timeout=30) as client:
@@ -47,7 +48,9 @@ def test_a_killed_writer_loses_and_repeats_nothing(service_factory: Callable[...
         assert stored[1]["content"] == bubble.text == WHOLE, f"kill {kill}"
         assert (bubble.repeated, bubble.rebased) == (0, 0)
         assert bubble.data("turn.taken_over")["grade"] == "prefix"
-    print(f"\n{KILLS} writers killed: {taken_over} replies taken over, 0 lost, 0 repeated; longest {max(gaps):.1f} s to the end")
+    print(
+        f"\n{KILLS} writers killed: {taken_over} replies taken over, 0 lost, 0 repeated; longest {max(gaps):.1f} s to the end"
+    )
     assert taken_over == KILLS
 
 

@@ -14,7 +14,9 @@ from tests.streams import Bubble, read
 
 @pytest.fixture
 def client(shared_service: LiveService) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=shared_service.url, headers=shared_service.headers(f"user-{uuid4()}"), timeout=30) as opened:
+    with httpx.Client(
+        base_url=shared_service.url, headers=shared_service.headers(f"user-{uuid4()}"), timeout=30
+    ) as opened:
         yield opened
 
 
@@ -195,19 +197,21 @@ def test_a_gated_route_needs_assurance(client: httpx.Client) -> None:
 def test_what_is_not_yours_is_not_there(client: httpx.Client, shared_service: LiveService) -> None:
     path = conversation(client)
     turn_id = say(client, path, "Mine").data("turn.accepted")["turn_id"]
-    stranger = {"headers": shared_service.headers("stranger")}
+    stranger = shared_service.headers("stranger")
     calls = [
-        client.get(path, **stranger),
-        client.get(f"{path}/messages", **stranger),
-        client.get(f"{path}/turns/{turn_id}", **stranger),
-        client.get(f"{path}/turns/{turn_id}/stream", **stranger),
-        client.post(f"{path}/turns/{turn_id}/stop", **stranger),
-        client.post(f"{path}/turns", json={"content": "x"}, **stranger),
-        client.patch(path, json={"title": "x"}, **stranger),
-        client.post(f"{path}/lock", json={}, **stranger),
-        client.delete(path, **stranger),
+        client.get(path, headers=stranger),
+        client.get(f"{path}/messages", headers=stranger),
+        client.get(f"{path}/turns/{turn_id}", headers=stranger),
+        client.get(f"{path}/turns/{turn_id}/stream", headers=stranger),
+        client.post(f"{path}/turns/{turn_id}/stop", headers=stranger),
+        client.post(f"{path}/turns", json={"content": "x"}, headers=stranger),
+        client.patch(path, json={"title": "x"}, headers=stranger),
+        client.post(f"{path}/lock", json={}, headers=stranger),
+        client.delete(path, headers=stranger),
     ]
-    assert [(answer.status_code, answer.json()["code"]) for answer in calls] == [(404, "conversation_not_found")] * len(calls)
+    assert [(answer.status_code, answer.json()["code"]) for answer in calls] == [(404, "conversation_not_found")] * len(
+        calls
+    )
     assert len(messages(client, path)) == 2
 
 

@@ -24,7 +24,9 @@ def user() -> str:
 
 @pytest.fixture
 def client(shared_service: LiveService, user: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{shared_service.url}/v1", api_key=shared_service.token(user), max_retries=0) as opened:
+    with openai.OpenAI(
+        base_url=f"{shared_service.url}/v1", api_key=shared_service.token(user), max_retries=0
+    ) as opened:
         yield opened
 
 
@@ -93,7 +95,7 @@ def test_a_resent_history_is_stored_once(client: openai.OpenAI, http: httpx.Clie
         reply = client.chat.completions.create(model="rapport", messages=history).choices[0].message.content
         history.append({"role": "assistant", "content": reply})
     [conversation_id] = conversations(http)
-    assert spoken(http, conversation_id) == [(str(item["role"]), str(item["content"])) for item in history[1:]]  # type: ignore[typeddict-item]
+    assert spoken(http, conversation_id) == [(str(item["role"]), str(item["content"])) for item in history[1:]]
 
 
 def test_asking_again_gives_another_reply_to_the_same_message(client: openai.OpenAI, http: httpx.Client) -> None:
@@ -103,7 +105,13 @@ def test_asking_again_gives_another_reply_to_the_same_message(client: openai.Ope
     for _ in range(2):
         client.chat.completions.create(model="rapport", messages=history)
     [conversation_id] = conversations(http)
-    assert [role for role, _ in spoken(http, conversation_id)] == ["user", "assistant", "user", "assistant", "assistant"]
+    assert [role for role, _ in spoken(http, conversation_id)] == [
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "assistant",
+    ]
 
 
 def test_a_retried_request_joins_its_reply(http: httpx.Client) -> None:
@@ -131,7 +139,9 @@ def test_an_unknown_history_is_remembered(client: openai.OpenAI, http: httpx.Cli
 def test_a_named_conversation(client: openai.OpenAI, http: httpx.Client, by: str) -> None:
     conversation_id = http.post("/conversations", json={}).json()["id"]
     named: dict[str, Any] = (
-        {"metadata": {"conversation_id": conversation_id}} if by == "metadata" else {"extra_headers": {"X-Conversation-Id": conversation_id}}
+        {"metadata": {"conversation_id": conversation_id}}
+        if by == "metadata"
+        else {"extra_headers": {"X-Conversation-Id": conversation_id}}
     )
     for text in ("First", "Second"):
         client.chat.completions.create(model="rapport", messages=[{"role": "user", "content": text}], **named)
@@ -157,7 +167,11 @@ def test_200_000_tokens_of_history(http: httpx.Client) -> None:
         ({"model": "rapport", "messages": [{"role": "user", "content": "  "}]}, 422, "last_message_not_user"),
         ({"model": "rapport", "messages": [{"role": "user", "content": "a\x00b"}]}, 422, "invalid_request"),
         ({"model": "rapport", "messages": [{"role": "user", "content": "x"}], "n": 3}, 422, "invalid_request"),
-        ({"model": "rapport", "messages": [{"role": "user", "content": "x"}], "metadata": {"conversation_id": 7}}, 422, "invalid_request"),
+        (
+            {"model": "rapport", "messages": [{"role": "user", "content": "x"}], "metadata": {"conversation_id": 7}},
+            422,
+            "invalid_request",
+        ),
         ({"model": "rapport-mature", "messages": [{"role": "user", "content": "x"}]}, 403, "age_assurance_required"),
     ],
 )
@@ -170,21 +184,36 @@ def test_refusals_have_openais_shape(http: httpx.Client, body: dict[str, Any], s
 def test_errors_reach_the_client_as_its_own(client: openai.OpenAI, shared_service: LiveService) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])
-    with openai.OpenAI(base_url=f"{shared_service.url}/v1", api_key="nonsense", max_retries=0) as stranger:
-        with pytest.raises(openai.AuthenticationError):
-            stranger.models.list()
+    with (
+        openai.OpenAI(base_url=f"{shared_service.url}/v1", api_key="nonsense", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
 
 
 def test_the_llm_command_line(shared_service: LiveService, user: str, tmp_path: Path) -> None:
-    models = f"- model_id: companion\n  model_name: rapport\n  api_base: {shared_service.url}/v1\n  api_key_name: rapport\n"
+    models = (
+        f"- model_id: companion\n  model_name: rapport\n  api_base: {shared_service.url}/v1\n  api_key_name: rapport\n"
+    )
     (tmp_path / "extra-openai-models.yaml").write_text(models)
     (tmp_path / "keys.json").write_text(json.dumps({"rapport": shared_service.token(user)}))
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path)}
     llm = Path(sys.executable).with_name("llm")
     for arguments in (["My name is Ana."], ["-c", "What is my name?"], ["-c", "--no-stream", "Bye"]):
-        done = subprocess.run([llm, "-m", "companion", *arguments], env=environment, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(
+            [llm, "-m", "companion", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert "scripted reply" in done.stdout
     with httpx.Client(base_url=f"{shared_service.url}/v1", headers=shared_service.headers(user)) as http:
         [conversation_id] = conversations(http)
-        assert [text for role, text in spoken(http, conversation_id) if role == "user"] == ["My name is Ana.", "What is my name?", "Bye"]
+        assert [text for role, text in spoken(http, conversation_id) if role == "user"] == [
+            "My name is Ana.",
+            "What is my name?",
+            "Bye",
+        ]
