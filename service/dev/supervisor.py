@@ -28,6 +28,8 @@ from service.settings import Settings, default_home
 
 API_READY_SECONDS = 120.0
 MODEL_READY_SECONDS = 300.0
+DRAIN_SECONDS = 5.0
+"""Unless DRAIN_SECONDS says otherwise: what isn't finished by then, the next start goes on with."""
 SCRIPTED = [{"name": "scripted", "kind": "scripted"}]
 BUSY = (
     "Rapport is already running from {path} (process {pid}). Stop that one, or set RAPPORT_HOME to another directory."
@@ -52,6 +54,7 @@ class Supervisor:
     _home: OwnedDirectory | None = field(default=None, init=False)
     _watched: list[Watched] = field(default_factory=list, init=False)
     _ends: list[Callable[[], None]] = field(default_factory=list, init=False)
+    _programs: list[Program] = field(default_factory=list, init=False)
     _model: EmbeddedModel | None = field(default=None, init=False)
     _port: int = field(default=0, init=False)
 
@@ -92,6 +95,12 @@ class Supervisor:
         if self._home is not None:
             environment_file(self._home.path).unlink(missing_ok=True)
             self._home.unlock()
+
+    def hurry(self) -> None:
+        """While stopping: wait for no more replies. The servers still end in good order."""
+        for program in self._programs:
+            if program.process is not None and program.process.poll() is None:
+                program.process.kill()
 
     def _data(self, name: str) -> Path:
         return data_directory(self.settings.home, self._account) / name
@@ -165,16 +174,19 @@ class Supervisor:
         self.environment["RAPPORT_PORT"] = str(self._port)
 
     def _start_programs(self) -> None:
-        drain = ((signal.SIGTERM, self.settings.drain_seconds + 5.0),)
+        seconds = self.settings.drain_seconds if "drain_seconds" in self.settings.model_fields_set else DRAIN_SECONDS
+        self.environment["DRAIN_SECONDS"] = str(seconds)
+        drain = ((signal.SIGTERM, seconds + 5.0),)
         names = {"scheduler": "Scheduler", "worker": "Worker", "serve": "API"}
         if not self.settings.redis_enabled:
             names = {"serve": "API"}  # one process, without a queue
         for name, title in names.items():
             log = self.settings.home.absolute() / "logs" / f"{name}.log"
             program = Program(
-                name, log, self.environment, drain if name == "serve" else ((signal.SIGTERM, 10.0),), self.module
+                name, log, self.environment, drain if name == "serve" else ((signal.SIGTERM, 5.0),), self.module
             )
             program.start()
+            self._programs.append(program)
             self._ends.append(program.stop)
             self._watched.append(Watched(title, lambda program=program: program.process, program.start, log))  # type: ignore[misc]
             if name == "serve":
@@ -239,9 +251,12 @@ def _raise_stopped(_number: int, _frame: FrameType | None) -> None:
 
 def _stop(supervisor: Supervisor) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # once is enough; whoever is in a hurry has SIGKILL
+        signal.signal(number, lambda _number, _frame: supervisor.hurry())
     if supervisor.environment:
-        with supervisor.speaker.step("Stopping", "Stopped; the data stays for the next start"):
+        with supervisor.speaker.step(
+            "Stopping; replies get a moment to finish, Ctrl-C again cuts them short",
+            "Stopped; the data stays for the next start",
+        ):
             supervisor.stop()
 
 
