@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import service
 from service.auth.config import AuthConfig
-from service.compliance.config import AgeConfig
+from service.compliance.config import AgeConfig, DutyConfig
 from service.limits.config import LimitsConfig
 from service.llm.config import BackendConfig, parse_backends, simple_backends
 
@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     anonymous_sessions: bool = Field(default=True, alias="ANONYMOUS_SESSIONS")
     age_jwks: str = Field("", alias="AGE_JWKS", description="Path or URL of the key set that signs age assertions")
     age_issuer: str = Field("rapport", alias="AGE_ISSUER")
+    duty_language: str = Field("en", alias="DUTY_LANGUAGE", description="Of disclosures and reminders: de, en, es, fr")
+    crisis_rules: Path | None = Field(None, alias="CRISIS_RULES", description="Directory of crisis rules of your own")
     routes_file: Path | None = Field(None, alias="RAPPORT_ROUTES", description="TOML of route policies; two built-in routes without it")
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -160,3 +162,7 @@ class Settings(BaseSettings):
     @property
     def age_config(self) -> AgeConfig:
         return AgeConfig(home=self.home, embedded=self.embedded, jwks=self.age_jwks, issuer=self.age_issuer)
+
+    @property
+    def duty_config(self) -> DutyConfig:
+        return DutyConfig(language=self.duty_language, crisis_rules=self.crisis_rules)

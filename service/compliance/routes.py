@@ -24,6 +24,7 @@ from memory.transcript import Owner
 from service.auth.dependencies import Caller, Operator
 from service.auth.principal import Principal, derive_user_id
 from service.auth.tokens import is_name
+from service.compliance import safety
 from service.compliance.assertions import AgeAssertions
 from service.compliance.errors import (
     BelowMinimumAgeError,
@@ -45,7 +46,8 @@ from service.errors import InvalidRequestError
 from service.limits import Limits, address_of
 from service.policies import AssuranceLevel, Policies
 
-router = APIRouter(tags=["age"])
+age = APIRouter(tags=["age"])
+
 
 SELF_DECLARED, OPERATOR = "self_declared", "operator"
 
@@ -117,12 +119,12 @@ def _out(assurance: Assurance) -> AssuranceOut:
 AtDesk = Annotated[Desk, Depends(Desk)]
 
 
-@router.get("/v1/age-assurance", summary="What the caller's age opens")
+@age.get("/v1/age-assurance", summary="What the caller's age opens")
 async def read_state(caller: Caller, desk: AtDesk) -> AgeStateOut:
     return await desk.state(caller)
 
 
-@router.post("/v1/age-assurance", summary="Hand in what your backend asserts")
+@age.post("/v1/age-assurance", summary="Hand in what your backend asserts")
 async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOut:
     """The assertion is a JWT signed by your backend's key (AGE_JWKS), audience `rapport/age`, at most ten minutes old.
 
@@ -151,7 +153,7 @@ async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOu
     return await desk.state(caller)
 
 
-@router.post("/v1/age-assurance/self-declaration", summary="Say when you were born")
+@age.post("/v1/age-assurance/self-declaration", summary="Say when you were born")
 async def declare(caller: Caller, desk: AtDesk, body: DeclarationIn) -> AgeStateOut:
     """Opens only levels whose policy names the method `self_declared`. The date can't be edited afterwards."""
     await desk.limit(caller)
@@ -189,7 +191,7 @@ def _owner(body: SubjectIn) -> Owner:
     return Owner(derive_user_id(body.issuer, body.subject), body.issuer, body.subject)
 
 
-@router.post("/v1/operator/age-assurances", summary="Decide that a user has proved their age", status_code=201)
+@age.post("/v1/operator/age-assurances", summary="Decide that a user has proved their age", status_code=201)
 async def decide(operator: Operator, desk: AtDesk, body: DecisionIn) -> AssuranceOut:
     minimum_age, days = desk.level_days(body.level, OPERATOR)
     now = datetime.now(UTC)
@@ -208,7 +210,7 @@ async def decide(operator: Operator, desk: AtDesk, body: DecisionIn) -> Assuranc
     return _out(verdict.assurance)
 
 
-@router.post("/v1/operator/age-assurances/revoke", summary="Take a user's age assurance back")
+@age.post("/v1/operator/age-assurances/revoke", summary="Take a user's age assurance back")
 async def revoke(_operator: Operator, desk: AtDesk, body: RevocationIn) -> RevokedOut:
     """Replies that are being written on the routes it opened stop, on every instance."""
     if body.level is not None and body.level not in desk.policies.levels:
@@ -216,3 +218,8 @@ async def revoke(_operator: Operator, desk: AtDesk, body: RevocationIn) -> Revok
     levels = [body.level] if body.level is not None else list(desk.policies.levels)
     revoked = await desk.take_back(_owner(body), levels)
     return RevokedOut(revoked=revoked.assurances, conversations=len(revoked.conversations))
+
+
+router = APIRouter()
+router.include_router(age)
+router.include_router(safety.router)

@@ -62,6 +62,44 @@ class AgeStateOut(BaseModel):
     minor: bool = Field(description="Known to be younger than 18")
 
 
+class ResourceOut(BaseModel):
+    region: str
+    name: str
+    contact: str
+
+
+class ProtocolOut(BaseModel):
+    language: str
+    protocol: str
+    referral: str = Field(description="What a user reads whose message was recognised, before the model's reply")
+    resources: list[ResourceOut]
+    phrases: int = Field(description="How many phrases are looked for; they stand in the file of this name")
+
+
+class SafetyOut(BaseModel):
+    """What this service does about crises, minors and being mistaken for a person."""
+
+    protocols: list[ProtocolOut]
+    disclosure_hours: float
+    minor_break_hours: float
+    suitability: str
+
+
+class CountOut(BaseModel):
+    month: date
+    kind: str
+    protocol: str
+    total: int
+
+
+class ReportOut(BaseModel):
+    """Counts without users: they outlive the erasure of those they count."""
+
+    year: int
+    totals: dict[str, int]
+    months: list[CountOut]
+
+
 class RevokedOut(BaseModel):
     revoked: int
     conversations: int = Field(description="Whose running replies stop")

@@ -17,7 +17,8 @@ from service.auth.config import AuthConfig
 from service.auth.local_keys import ensure_key, mint
 from service.compliance import routes
 from service.compliance.assertions import AgeAssertions, mint_assertion
-from service.compliance.config import AgeConfig
+from service.compliance.config import AgeConfig, DutyConfig
+from service.compliance.duty import Duty
 from service.errors import RapportError
 from service.limits import Limits, LimitsConfig
 from service.policies import load_policies
@@ -78,6 +79,7 @@ class Instances:
             limits=options.get("limits", Limits(LimitsConfig())),
             policies=load_policies(options.get("policies")),
             database=self._database,
+            duty=Duty(DutyConfig()),
         )
         app.include_router(routes.router)
 

@@ -198,3 +198,17 @@ async def test_the_keys_of_a_backend_come_from_its_key_set(instances: Instances,
     with pytest.raises(AuthConfigurationError):
         AgeAssertions(AgeConfig(home=tmp_path, jwks=str(path), issuer=""))
     assert AGE_AUDIENCE != "rapport"
+
+
+async def test_the_protocol_is_public_and_the_report_is_for_operators(instances: Instances) -> None:
+    alice = instances.person(instances.instance())
+    operator = instances.person(alice.client, "root", ("user", "operator"))
+    published = (await alice.client.get("/v1/safety/protocol")).json()
+    assert {protocol["language"] for protocol in published["protocols"]} >= {"en", "de", "es", "fr"}
+    assert published["disclosure_hours"] == 3
+    assert published["suitability"]
+    path = "/v1/operator/reports/duty-of-care?year=2026"
+    assert (await alice.client.get(path, headers=alice.headers)).status_code == 403
+    report = await alice.client.get(path, headers=operator.headers)
+    assert report.json() == {"year": 2026, "totals": {}, "months": []}
+    assert (await alice.client.get(path.replace("2026", "x"), headers=operator.headers)).status_code == 422
