@@ -31,79 +31,149 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
 
     # where things are
-    home: Path = Field(default_factory=default_home, alias="RAPPORT_HOME")
-    host: str = Field("127.0.0.1", alias="RAPPORT_HOST")
-    port: int = Field(8000, ge=0, le=65535, alias="RAPPORT_PORT")
-    instance: str = Field(default_factory=lambda: secrets.token_hex(4), alias="RAPPORT_INSTANCE")
-    embedded: bool = Field(default=False, alias="RAPPORT_EMBEDDED", description="Set by `rapport up`: servers and keys are its own")
-    embedded_model: str = Field("default", alias="RAPPORT_EMBEDDED_MODEL")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="LOG_LEVEL")
+    home: Path = Field(
+        default_factory=default_home,
+        alias="RAPPORT_HOME",
+        description="Where `rapport up` keeps its data and keys; `.rapport` in a checkout",
+    )
+    host: str = Field("127.0.0.1", alias="RAPPORT_HOST", description="Address to listen on")
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        alias="RAPPORT_PORT",
+        description="Port to listen on; `rapport up` takes the next free one",
+    )
+    instance: str = Field(
+        default_factory=lambda: secrets.token_hex(4),
+        alias="RAPPORT_INSTANCE",
+        description="This process's name in logs",
+    )
+    embedded: bool = Field(
+        default=False, alias="RAPPORT_EMBEDDED", description="Set by `rapport up`: servers and keys are its own"
+    )
+    embedded_model: str = Field(
+        "default", alias="RAPPORT_EMBEDDED_MODEL", description="default, small, none, or the path of a GGUF file"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", alias="LOG_LEVEL", description="debug, info, warning or error"
+    )
 
     # PostgreSQL
-    database_url: SecretStr = Field(SecretStr(""), alias="DATABASE_URL")
-    database_replica_urls: Annotated[tuple[str, ...], NoDecode] = Field((), alias="DATABASE_REPLICA_URLS")
-    pool_size: int = Field(20, ge=1, alias="POSTGRES_POOL_SIZE")
-    max_overflow: int = Field(40, ge=0, alias="POSTGRES_MAX_OVERFLOW")
+    database_url: SecretStr = Field(
+        SecretStr(""), alias="DATABASE_URL", description="PostgreSQL 15 or later with pgvector"
+    )
+    pool_size: int = Field(20, ge=1, alias="POSTGRES_POOL_SIZE", description="Connections kept")
+    max_overflow: int = Field(40, ge=0, alias="POSTGRES_MAX_OVERFLOW", description="Connections beyond them under load")
 
     # Redis
-    redis_enabled: bool = Field(default=True, alias="REDIS_ENABLED")
-    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), alias="REDIS_URL")
-    dramatiq_broker_url: SecretStr = Field(SecretStr(""), alias="DRAMATIQ_BROKER_URL")
+    redis_enabled: bool = Field(
+        default=True, alias="REDIS_ENABLED", description="false: one process, live state in its memory"
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        alias="REDIS_URL",
+        description="Redis 6.2 or later, or Valkey, for live state",
+    )
+    dramatiq_broker_url: SecretStr = Field(
+        SecretStr(""), alias="DRAMATIQ_BROKER_URL", description="The queue's own Redis; the live state's without one"
+    )
 
     # models
-    llm_backends: str = Field("", alias="LLM_BACKENDS")
-    openai_api_key: SecretStr = Field(SecretStr(""), alias="OPENAI_API_KEY")
-    openai_base_url: str = Field("", alias="OPENAI_BASE_URL")
-    openai_model: str = Field("", alias="OPENAI_MODEL")
-    lmstudio_url: str = Field("", alias="LMSTUDIO_URL")
-    lmstudio_model: str = Field("", alias="LMSTUDIO_MODEL")
+    llm_backends: str = Field(
+        "", alias="LLM_BACKENDS", description="Model servers: a JSON list, TOML, or the path of a file"
+    )
+    openai_api_key: SecretStr = Field(SecretStr(""), alias="OPENAI_API_KEY", description="Alone: replies from OpenAI")
+    openai_base_url: str = Field("", alias="OPENAI_BASE_URL", description="Another server behind that key")
+    openai_model: str = Field("", alias="OPENAI_MODEL", description="Its model")
+    lmstudio_url: str = Field("", alias="LMSTUDIO_URL", description="Alone: replies from LM Studio")
+    lmstudio_model: str = Field("", alias="LMSTUDIO_MODEL", description="Its model; the loaded one without")
 
     # who may call
     auth_jwks: str = Field("", alias="AUTH_JWKS", description="Path or URL of the key set that signs users' tokens")
-    auth_issuer: str = Field("rapport", alias="AUTH_ISSUER")
-    auth_audience: str = Field("rapport", alias="AUTH_AUDIENCE")
-    auth_operator_role: str = Field("operator", alias="AUTH_OPERATOR_ROLE", description="The entry in a token's `roles` that makes an operator")
-    session_key_file: Path | None = Field(None, alias="RAPPORT_SESSION_KEY_FILE", description="Ed25519 PEM that signs anonymous sessions")
-    anonymous_sessions: bool = Field(default=True, alias="ANONYMOUS_SESSIONS")
+    auth_issuer: str = Field("rapport", alias="AUTH_ISSUER", description="The `iss` of users' tokens")
+    auth_audience: str = Field("rapport", alias="AUTH_AUDIENCE", description="Their `aud`")
+    auth_operator_role: str = Field(
+        "operator", alias="AUTH_OPERATOR_ROLE", description="The entry in a token's `roles` that makes an operator"
+    )
+    session_key_file: Path | None = Field(
+        None, alias="RAPPORT_SESSION_KEY_FILE", description="Ed25519 PEM that signs anonymous sessions"
+    )
+    anonymous_sessions: bool = Field(
+        default=True, alias="ANONYMOUS_SESSIONS", description="Whether the page lets strangers in"
+    )
     age_jwks: str = Field("", alias="AGE_JWKS", description="Path or URL of the key set that signs age assertions")
-    age_issuer: str = Field("rapport", alias="AGE_ISSUER")
+    age_issuer: str = Field("rapport", alias="AGE_ISSUER", description="The `iss` of age assertions")
     duty_language: str = Field("en", alias="DUTY_LANGUAGE", description="Of disclosures and reminders: de, en, es, fr")
     crisis_rules: Path | None = Field(None, alias="CRISIS_RULES", description="Directory of crisis rules of your own")
-    routes_file: Path | None = Field(None, alias="RAPPORT_ROUTES", description="TOML of route policies; two built-in routes without it")
+    routes_file: Path | None = Field(
+        None, alias="RAPPORT_ROUTES", description="TOML of route policies; two built-in routes without it"
+    )
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), alias="TRUSTED_PROXIES", description="Addresses of the proxies whose X-Forwarded-For is believed"
     )
 
     # limits
-    requests_per_minute: int = Field(60, ge=1, alias="RATE_LIMIT_REQUESTS_PER_MINUTE")
-    anonymous_per_day: int = Field(100, ge=1, alias="RATE_LIMIT_ANONYMOUS_PER_DAY")
-    authenticated_per_day: int = Field(1000, ge=1, alias="RATE_LIMIT_AUTHENTICATED_PER_DAY")
-    rate_limits: str = Field("", alias="RATE_LIMITS", description="More limits by kind: `import=10/hour, search=30/minute; 500/day`")
-    streams_per_user: int = Field(6, ge=1, alias="STREAMS_PER_USER")
-    streams_per_address: int = Field(60, ge=1, alias="STREAMS_PER_ADDRESS")
-    tokens_per_day: int = Field(0, ge=0, alias="TOKENS_PER_DAY", description="Model tokens a user may cause a day; 0 sets no quota")
-    instances: int = Field(1, ge=1, alias="RAPPORT_INSTANCES", description="Instances that share the database, for its connections and the limits")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), alias="ALLOWED_HOSTS", description="Host names this service answers to; any without")
-    message_max_chars: int = Field(16_000, ge=1, alias="MESSAGE_MAX_CHARS")
-    body_max_bytes: int = Field(1_048_576, ge=1024, alias="BODY_MAX_BYTES")
-    import_max_bytes: int = Field(67_108_864, ge=1024, alias="IMPORT_MAX_BYTES")
+    requests_per_minute: int = Field(
+        60, ge=1, alias="RATE_LIMIT_REQUESTS_PER_MINUTE", description="Turns a minute for each user"
+    )
+    anonymous_per_day: int = Field(
+        100, ge=1, alias="RATE_LIMIT_ANONYMOUS_PER_DAY", description="Turns a day for an anonymous user"
+    )
+    authenticated_per_day: int = Field(
+        1000, ge=1, alias="RATE_LIMIT_AUTHENTICATED_PER_DAY", description="Turns a day for a signed-in user"
+    )
+    rate_limits: str = Field(
+        "", alias="RATE_LIMITS", description="More limits by kind: `import=10/hour, search=30/minute; 500/day`"
+    )
+    streams_per_user: int = Field(6, ge=1, alias="STREAMS_PER_USER", description="Streams that one user may hold open")
+    streams_per_address: int = Field(
+        60, ge=1, alias="STREAMS_PER_ADDRESS", description="Streams that one address may hold open"
+    )
+    tokens_per_day: int = Field(
+        0, ge=0, alias="TOKENS_PER_DAY", description="Model tokens a user may cause a day; 0 sets no quota"
+    )
+    instances: int = Field(
+        1,
+        ge=1,
+        alias="RAPPORT_INSTANCES",
+        description="Instances that share the database, for its connections and the limits",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), alias="ALLOWED_HOSTS", description="Host names this service answers to; any without"
+    )
+    message_max_chars: int = Field(16_000, ge=1, alias="MESSAGE_MAX_CHARS", description="Longest message")
+    body_max_bytes: int = Field(1_048_576, ge=1024, alias="BODY_MAX_BYTES", description="Largest request")
+    import_max_bytes: int = Field(67_108_864, ge=1024, alias="IMPORT_MAX_BYTES", description="Largest import")
 
     # a turn
-    recall_budget: int = Field(800, ge=0, alias="RECALL_TOKEN_BUDGET", description="Tokens of memories put into a prompt")
-    recall_limit: int = Field(12, ge=0, alias="RECALL_LIMIT")
-    reply_max_tokens: int = Field(700, ge=1, alias="REPLY_MAX_TOKENS")
-    lease_seconds: float = Field(1.5, gt=0.1, alias="TURN_LEASE_SECONDS")
-    flush_seconds: float = Field(0.03, ge=0, alias="STREAM_FLUSH_SECONDS")
-    drain_seconds: float = Field(25.0, ge=0, alias="DRAIN_SECONDS")
-    runner: Literal["inside", "outside"] = Field("inside", alias="TURN_RUNNER", description="outside: `rapport runner` writes the replies")
+    recall_budget: int = Field(
+        800, ge=0, alias="RECALL_TOKEN_BUDGET", description="Tokens of memories put into a prompt"
+    )
+    recall_limit: int = Field(12, ge=0, alias="RECALL_LIMIT", description="Memories put into a prompt")
+    reply_max_tokens: int = Field(700, ge=1, alias="REPLY_MAX_TOKENS", description="Longest reply")
+    lease_seconds: float = Field(
+        1.5, gt=0.1, alias="TURN_LEASE_SECONDS", description="How long a silent writer keeps its reply"
+    )
+    flush_seconds: float = Field(
+        0.03, ge=0, alias="STREAM_FLUSH_SECONDS", description="How long tokens are gathered after the first"
+    )
+    drain_seconds: float = Field(
+        25.0, ge=0, alias="DRAIN_SECONDS", description="How long replies may finish after SIGTERM"
+    )
+    runner: Literal["inside", "outside"] = Field(
+        "inside", alias="TURN_RUNNER", description="outside: `rapport runner` writes the replies"
+    )
 
     # learning
     learn_batch: int = Field(12, ge=1, alias="LEARN_BATCH", description="Messages that one extraction reads")
-    learn_attempts: int = Field(5, ge=1, alias="LEARN_ATTEMPTS")
-    worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS")
+    learn_attempts: int = Field(
+        5, ge=1, alias="LEARN_ATTEMPTS", description="Tries before a part of a conversation is put aside"
+    )
+    worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS", description="Extractions at a time in one worker")
 
-    @field_validator("database_replica_urls", "allowed_hosts", "trusted_proxies", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
