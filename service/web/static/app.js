@@ -11,6 +11,7 @@ import { MemoryPanel } from "./memory-panel.js";
 import { prepareMenu } from "./menu.js";
 import { preparePanels } from "./panels.js";
 import { Session, takeTokenFromAddress } from "./session.js";
+import { delayBefore } from "./turns.js";
 
 // Tabs of this browser tell each other what began; other devices are asked when one comes back to a tab.
 const tabs = new BroadcastChannel("rapport");
@@ -59,7 +60,10 @@ const chat = new Chat({
   memory,
   hooks: {
     opened: showConversation,
-    changed: (conversation) => conversations.put(conversation),
+    changed: (conversation) => {
+      conversations.put(conversation);
+      tabs.postMessage({ type: "conversation", conversation });
+    },
     started: (conversationId, turnId) => tabs.postMessage({ type: "turn", conversationId, turnId }),
     failed: showBanner,
   },
@@ -126,7 +130,7 @@ async function showAddress() {
     await chat.open(null);
   } else {
     const seq = match[2] ? Number(match[2]) : null;
-    const known = conversations.known.get(match[1]);
+    const known = conversations.recent(match[1]);
     try {
       const conversation = known ?? (await readConversation(match[1]));
       conversations.put(conversation);
@@ -142,23 +146,51 @@ async function showAddress() {
   if (!matchMedia("(pointer: coarse)").matches && !location.hash.match(/\/\d+$/)) composer.focus();
 }
 
+/** At once, not by way of the address: what is typed next belongs there already. */
+function goTo(conversation) {
+  history.pushState(null, "", addressOf(conversation.id));
+  panels.rail.set(false);
+  composer.focus();
+  void attempt(() => chat.open(conversation, null, true));
+}
+
+let starts = 0;
+
+/** Begin, or begin anew as somebody else. A service that is away is asked again until it is there. */
 async function start(withToken = null) {
+  const mine = (starts += 1);
+  let tried = 0;
   byId("banner").hidden = true;
   composer.setReady(false);
-  await attempt(async () => {
+  while (mine === starts) {
     try {
-      await session.begin(withToken);
+      await begin(withToken);
+      if (tried) byId("banner").hidden = true;
+      return;
     } catch (problem) {
-      if (!withToken || problem.status === 0) throw problem;
-      showBanner({ title: "That token was not accepted", detail: problem.detail });
-      await session.begin(null);
+      if (problem.title === undefined) throw problem; // a fault of the page, not an answer of the service
+      showBanner(problem, { label: "Try again", run: () => start(withToken) });
+      if (!problem.retryable) return;
+      const seconds = problem.status === 429 ? problem.retryAfter ?? 60 : 0;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(delayBefore(tried + 2), seconds * 1000)));
+      tried += 1;
     }
-    memory.grewStale();
-    await conversations.load();
-    chat.conversation = null;
-    await showAddress();
-    composer.setReady(true);
-  });
+  }
+}
+
+async function begin(withToken) {
+  try {
+    await session.begin(withToken);
+  } catch (problem) {
+    if (!withToken || problem.retryable) throw problem;
+    showBanner({ title: "That token was not accepted", detail: problem.detail });
+    await session.begin(null);
+  }
+  memory.grewStale();
+  await conversations.load();
+  chat.conversation = null;
+  await showAddress();
+  composer.setReady(true);
 }
 
 onSignedOut(() => {
@@ -193,7 +225,7 @@ addEventListener("hashchange", () => {
 addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible") void chat.lookAgain();
 });
-byId("new-conversation").addEventListener("click", () => conversations.askNew((made) => (location.hash = addressOf(made.id))));
+byId("new-conversation").addEventListener("click", () => conversations.askNew(goTo));
 byId("welcome-companion").addEventListener("click", () => byId("new-conversation").click());
 byId("welcome-import").addEventListener("click", () => importer.ask());
 byId("import-open").addEventListener("click", () => importer.ask());

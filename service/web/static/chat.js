@@ -1,11 +1,11 @@
 // The conversation one looks at: opening it, paging through it, sending, following, stopping.
 
-import { listMessages, Problem, readConversation, readTurn, stopTurn, followTurn } from "./api.js";
+import { listMessages, Problem, readConversation, readTurn, stopTurn } from "./api.js";
 import { companionOf } from "./conversations.js";
 import { byId } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { ReplyMessage, UserMessage } from "./messages.js";
-import { SseParser } from "./sse.js";
+import { recalledBy } from "./recalled.js";
 import { Thread } from "./thread.js";
 import { newKey } from "./turns.js";
 
@@ -25,8 +25,11 @@ export class Chat {
     byId("load-latest").addEventListener("click", () => this.open(this.conversation));
   }
 
-  /** Show a conversation (null: one that begins with the next message), at its end or at message `seq`. */
-  async open(conversation, seq = null) {
+  /**
+   * Show a conversation (null: one that begins with the next message), at its end or at message `seq`. One that was
+   * made a moment ago (`isNew`) is known to be empty.
+   */
+  async open(conversation, seq = null, isNew = false) {
     const visit = (this.visit += 1);
     this.leaveExchange();
     this.conversation = conversation; // before the thread is cleared: the welcome depends on it
@@ -36,7 +39,7 @@ export class Chat {
     this.memory.showRecalled(null);
     this.showEdges({ earlier: null, later: false });
     this.hooks.opened(conversation);
-    if (!conversation) return;
+    if (!conversation || isNew) return;
     const page = await listMessages(conversation.id, { limit: PAGE, before: seq ? seq + PAGE / 2 : null });
     if (visit !== this.visit) return;
     this.addPage(page);
@@ -123,15 +126,18 @@ export class Chat {
       if (!this.conversation) await this.beginConversation(message.content, visit);
     } catch (problem) {
       if (visit === this.visit) this.declined(said, message, problem);
+      else this.composer.keep("", message.content);
       return;
     }
-    if (visit !== this.visit) return;
-    this.begin({ said, message, failedTurn });
+    if (visit === this.visit) this.begin({ said, message, failedTurn });
   }
 
   async beginConversation(text, visit) {
     const conversation = await this.conversations.createFor(text);
-    if (visit !== this.visit) return;
+    if (visit !== this.visit) {
+      this.composer.keep(conversation.id, text); // its writer has gone elsewhere meanwhile
+      return;
+    }
     this.conversation = conversation;
     this.composer.rename(conversation.id);
     this.hooks.opened(conversation);
@@ -156,7 +162,6 @@ export class Chat {
         accepted: (data) => this.accepted(exchange, data),
         recalled: (each) => this.memory.newlyRecalled(each),
         connection: (text) => this.composer.setStatus(text),
-        redraw: () => {},
         ended: (outcome, detail) => this.ended(exchange, outcome, detail),
       },
     });
@@ -277,27 +282,7 @@ export class Chat {
     this.memory.open();
     this.memory.showRecalled(reply);
     if (reply.recalled) return;
-    reply.setRecalled(await this.recalledOf(reply.turnId));
+    reply.setRecalled(await recalledBy(this.conversation.id, reply.turnId));
     this.memory.showRecalled(reply);
-  }
-
-  /** What served an older reply: the first events of its log, for as long as that is kept. */
-  async recalledOf(turnId) {
-    const abort = new AbortController();
-    try {
-      const response = await followTurn(this.conversation.id, turnId, "", abort.signal);
-      const parser = new SseParser();
-      const reader = response.body.getReader();
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done) return [];
-        const found = parser.push(value).find((event) => event.type === "memory.recalled");
-        if (found) return JSON.parse(found.data).items ?? [];
-      }
-    } catch {
-      return [];
-    } finally {
-      abort.abort();
-    }
   }
 }

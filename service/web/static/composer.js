@@ -71,6 +71,11 @@ export class Composer {
     this.refresh();
   }
 
+  /** Leave text for somebody who comes back to `place`. */
+  keep(place, text) {
+    this.drafts.set(place, text);
+  }
+
   /** The new conversation has got its id: what is being written belongs to it now. */
   rename(place) {
     this.place = place;

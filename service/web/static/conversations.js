@@ -6,6 +6,7 @@ import {
 import { askConsent, askText, openDialog } from "./dialogs.js";
 import { asDate, byId, fromTemplate, shortDate } from "./dom.js";
 
+const RECENT = 60_000; // ms for which a row of the list is believed; other devices write too
 const USUAL_TITLE = "New conversation";
 
 export const titleOf = (conversation) => conversation?.title || USUAL_TITLE;
@@ -27,6 +28,7 @@ export class Conversations {
   constructor(hooks) {
     this.hooks = hooks;
     this.known = new Map();
+    this.readAt = new Map();
     this.currentId = null;
     this.nextCursor = null;
     byId("more-conversations").addEventListener("click", () => this.loadMore());
@@ -46,13 +48,22 @@ export class Conversations {
   }
 
   take({ items, next_cursor: nextCursor }) {
-    for (const conversation of items) this.known.set(conversation.id, conversation);
+    for (const conversation of items) {
+      this.known.set(conversation.id, conversation);
+      this.readAt.set(conversation.id, Date.now());
+    }
     this.nextCursor = nextCursor ?? null;
     this.draw();
   }
 
+  /** What is known of a conversation, unless it was read so long ago that it may have gone on elsewhere. */
+  recent(id) {
+    return Date.now() - (this.readAt.get(id) ?? 0) < RECENT ? this.known.get(id) : undefined;
+  }
+
   put(conversation) {
     this.known.set(conversation.id, { ...this.known.get(conversation.id), ...conversation });
+    this.readAt.set(conversation.id, Date.now());
     this.draw();
   }
 

@@ -10,7 +10,7 @@ const CONNECTION = { open: "", reconnecting: "Reconnecting…", lost: "Connectio
 /**
  * Sends (with `message`) or only follows (with `turnId`) a turn and shows it in `reply`.
  *
- * hooks: accepted(data), recalled(reply), connection(text), redraw(reply), ended(outcome) where the outcome is
+ * hooks: accepted(data), recalled(reply), connection(text), ended(outcome) where the outcome is
  * "completed", "failed" or "refused" (with the problem as second argument).
  */
 export class Exchange {
@@ -82,7 +82,6 @@ export class Exchange {
   delta(data) {
     this.reply.append(data.text);
     this.reader.add(data.text);
-    this.hooks.redraw(this.reply);
   }
 
   notice(data) {
