@@ -58,7 +58,7 @@ async def prepare(
             id=uuid7(),
             kind=claim.kind,
             topic=slots.topic_of(claim.text),
-            slot=slot.name if slot else "",
+            slot=slots.stored(slot, user_id),
             value=slot.value if slot else "",
             text=claim.text,
             quote=claim.quote,

@@ -165,12 +165,16 @@ _SECOND = re.compile(
     r"\b(?:you|your|you're|yours|du|dein\w*|dich|dir|ihr|euer|tú|tu|tus|te|usted|vous|votre|vos|toi|ton|tes|ты|твой|твоя|вы|ваш)\b|你|您|あなた|君",
     re.IGNORECASE,
 )
+# as subjects and owners only: "you told me" is not about me
 _FIRST = re.compile(
-    r"\b(?:i|i'm|i've|i'll|i'd|me|my|mine|myself|we|we're|we've|we'll|us|our|ours|"
-    r"ich|mich|mir|mein\w*|wir|uns|unser\w*|yo|me|mi|mis|nosotros|nuestr\w+|je|j'\w*|moi|mon|ma|mes|nous|notre|nos|"
-    r"я|мне|меня|мой|моя|моё|мои|мы|наш|eu|meu|minha|io|mio|mia)\b|我|私|僕|俺",
+    r"\b(?:i|i'\w+|my|mine|myself|we|we're|we've|we'll|our|ours|ich|mein\w*|wir|unser\w*|yo|mi|mis|nosotros|nuestr\w+|"
+    r"je|j'\w+|mon|ma|mes|notre|nos|я|мой|моя|моё|мои|мы|наш\w*|eu|meu|minha|io|mio|mia)\b|我|私|僕|俺",
     re.IGNORECASE,
 )
+_YOURS = re.compile(r"\b(?:your|yours|dein\w*|euer|eure\w*|tu|tus|su|sus|votre|vos|ton|ta|tes|твой|твоя|ваш\w*)\b|你的|您的|あなたの", re.IGNORECASE)
+_MINE = re.compile(r"\b(?:my|mine|our|ours|mein\w*|unser\w*|mi|mis|nuestr\w+|mon|ma|mes|notre|nos|мой|моя|моё|мои|наш\w*)\b|我的|私の", re.IGNORECASE)
+_OWNS = re.compile(r"(?:companion|user)(?:'s|’s)\b|\bdes (?:nutzers|begleiters)\b|\b(?:del (?:usuario|compañero)|de l'utilisat\w+|du compagnon)\b", re.IGNORECASE)
+_RECALLS = re.compile(r"^the companion (?:\w+ )?(?:remembers?|knows?|recalls?|heard|noted|is aware|was told|learned|believes?|thinks?)\b", re.IGNORECASE)
 _QUESTION = re.compile(r"[?？؟]\s*[\"'”’)]*\s*$")
 
 
@@ -209,10 +213,24 @@ def _unsupported(claim: str, quote: str, dates: str, setting: Setting) -> str:
     for name in words.names(claim):
         if not (name in known or name in spoken or any(words.same_name(name, other) for other in spoken)):
             return "date" if name in temporal.MONTHS or name in temporal.WEEKDAYS else "name"
-    content = words.content(claim) - {word for name in setting.names for word in words.tokens(name)}
+    if words.dangles(claim, quote):
+        return "dangling"
+    if words.is_passing(claim):
+        return "passing"
+    unspoken = {word for name in setting.names for word in words.tokens(name)} - spoken
+    content = words.content(claim) - unspoken
     if content and words.shared(content, words.content(basis)) < max(1, LEAST_SHARED * len(content)):
         return "unrelated"
     return ""
+
+
+def _about_the_other(kind: str, claim: str, quote: str) -> str:
+    """Whether the quote speaks of the one who is spoken to, which its speaker recalls or guesses."""
+    if _SECOND.search(quote) and not _FIRST.search(quote):
+        return "second_person"
+    if _OWNS.search(claim) and _YOURS.search(quote) and not _MINE.search(quote):
+        return "second_person"
+    return "recalled" if kind == "companion" and _RECALLS.search(claim) else ""
 
 
 def check(candidate: Candidate, messages: list[Said] | tuple[Said, ...], setting: Setting) -> Supported | Refused:
@@ -258,7 +276,7 @@ def unsupported(text: str, quote: str, message: Said, setting: Setting) -> str:
 
 
 def _weigh(candidate: Candidate, message: Said, span: tuple[int, int], setting: Setting) -> Supported | Refused:
-    text = " ".join(candidate.text.split())
+    text = words.without_particles(" ".join(candidate.text.split()))
     if len(text) > TEXT_CHARS or len(text) < 4:
         return Refused("length")
     reason = ""
@@ -269,8 +287,7 @@ def _weigh(candidate: Candidate, message: Said, span: tuple[int, int], setting: 
             break
         if found := refusal(text) or refusal(quote):
             return Refused(found)
-        if _SECOND.search(quote) and not _FIRST.search(quote):
-            reason = "second_person"
+        if reason := _about_the_other(candidate.kind, text, quote):
             continue
         dates = _dates_said(quote, message.said_at, setting.time_zone)
         reason = _unsupported(text, quote, dates, setting)

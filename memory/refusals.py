@@ -19,7 +19,7 @@ _ORDERS = (
     r"\b(?:jailbreak|dan mode|developer mode|god mode|sudo|prompt injection|do anything now)\b",
     r"\b(?:when(?:ever)?|if|each time|every time)\b.{0,60}\b(?:asks?|says?|mentions?|types?)\b.{0,60}\b(?:respond|answer|reply|say|tell|claim|call|output|send)\b",
     r"\b(?:the user|i)\b.{0,30}\b(?:is|am|has|have)\b.{0,20}\b(?:admin|administrator|root access|operator rights|developer access|unrestricted|verified adult|age[- ]verified)",
-    r"\b(?:remember|store|save|note|memori[sz]e)\b.{0,20}\b(?:that you|to always|to never|this (?:rule|instruction|command)|the following)",
+    r"\b(?:remember|store|save|note|memori[sz]e)\b.{0,20}\b(?:that you\b|to always|to never|this (?:rule|instruction|command)|the following)",
     r"\b(?:call|invoke|execute|run|use)\s+(?:the\s+)?(?:tool|function|command|script|code|api)\b",
     r"\bdo not\s+(?:tell|mention|reveal|disclose|inform|warn|refuse)\b",
     # German, Spanish, French, Portuguese, Italian, Russian, Chinese, Japanese

@@ -4,9 +4,11 @@ A slot is recognised by the form of the sentence, not by a model's category (whi
 narrow on purpose: a slot that is too wide replaces facts that are still true.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from memory import words
 
@@ -89,6 +91,14 @@ def slot_of(kind: str, text: str) -> Slot | None:
     return None
 
 
+def stored(slot: Slot | None, user_id: UUID) -> str:
+    """The slot's name as a table holds it: what it is about, beyond its sort, only as a keyed digest."""
+    if slot is None:
+        return ""
+    sort, colon, detail = slot.name.partition(":")
+    return f"{sort}:{hashlib.blake2b(detail.encode(), key=user_id.bytes, digest_size=8).hexdigest()}" if colon else sort
+
+
 def value_of(kind: str, text: str) -> str:
     slot = slot_of(kind, text)
     return slot.value if slot else ""
@@ -159,7 +169,7 @@ _HANGS_ON = {
 
 def depends(fact: Statement, changed: Statement) -> bool:
     """Whether a fact hangs on another whose slot got a new value: by its matter, or because it names the old value."""
-    if fact.kind != changed.kind and fact.kind != "both":
+    if fact.kind not in {changed.kind, "both"}:
         return False
     slot = changed.slot
     if slot not in _HANGS_ON:

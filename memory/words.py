@@ -126,6 +126,60 @@ def is_denial(text: str) -> bool:
     return bool(_DENIALS.search(_NO_DENIALS.sub(" ", text.translate(_APOSTROPHES))))
 
 
+_ASIDE = re.compile(r"\s*\([^()]*\)|\b(?:this|these) (?:morning|afternoon|evening|day|week\w*|month|year|spring|summer|fall|autumn|winter)s?\b", re.IGNORECASE)
+# case matters: "I love My Fair Lady" is no first person
+_OWN_VIEW = re.compile(
+    r"\b(?:I|I'\w+|i'm|me|my|mine|myself|we|we're|us|our|ours|ourselves|ich|mich|mir|mein\w*|wir|uns|unser\w*|yo|mi|mis|"
+    r"je|j'\w+|moi|mon|ma|mes|nous|notre|nos|я|мне|меня|мой|моя|моё|мои|мы|наш\w*)\b|[我私僕俺]"
+)
+_ADDRESS = re.compile(
+    r"\b(?:you|your|yours|you'\w+|yourself|du|dein\w*|dich|dir|euch|tú|tu|tus|ti|usted|vous|votre|vos|toi|ton|tes|ты|твой|твоя|вы|ваш\w*)\b|[你您]|あなた"
+)
+_POINTING = re.compile(
+    r"\b(?:this|these|those|here|there|such|dies\w*|jen\w+|dort|est[aeo]s?|es[aeo]s?|aquell?\w*|allí|ahí|ce|cet|cette|ces|cela|ça|celui\w*|это\w*|эт[аи]\w*|там|тут)\b"
+    r"|\b(?:of|to|in|with|at|for|about|on|by|from|likes?|loves?|enjoys?|hates?|dislikes?|is|has|does|did) (?:that|it|them|one|ones|so)\b"
+    r"|\b(?:likes?|loves?|enjoys?|dislikes?|hates?|adores?) (?:the|how|when|that|what|where) (?:\w+)[.!]?$"
+    r"|\b(?:likes?|loves?|enjoys?|dislikes?|hates?|adores?) (?:how|when|that|it when)\b"
+    r"|\b(?:likes?|loves?|enjoys?|dislikes?|hates?|adores?) (?:is|are|was|makes|has|does)\b"
+    r"|\b(?:making|having|doing|getting|going|being|using|to (?:have|make|do|be|get|go|use))[.!]?$"
+    r"|\b(?:a|the) (?:\w+ )?(?:fan|lot|bit|one|thing|stuff)[.!]?$|[这那此]|これ|それ|あれ|この|その|あの",
+    re.IGNORECASE,
+)
+_THIRD = re.compile(r"\b(?:he|she|it|they|him|her|them|his|hers|its|their|theirs)\b", re.IGNORECASE)
+
+
+_PASSING = re.compile(
+    r"^the (?:user|companion) (?:is|was|feels|felt|seems) (?:(?:a (?:bit|little)|really|so|very|pretty|kind of|kinda|quite|super|also|just|still) )*"
+    r"(?:nervous|worried|excited|tired|exhausted|happy|sad|sorry|glad|stressed|bored|busy|fine|okay|ok|good|great|curious|sure|ready|hungry|"
+    r"thirsty|sleepy|cold|hot|here|back|done|late|surprised|confused|proud|thankful|grateful|impressed|jealous|lost|stuck|afraid|scared|"
+    r"interested|trying|going|doing|looking|thinking|wondering|hoping|planning)\b",
+    re.IGNORECASE,
+)
+_PARTICLES = re.compile(
+    r"(?:[,\s]+(?:lol|lmao|haha+|hehe|tho|though|dude|man|bro|too|as well|actually|btw|by the way|anyways?|right now|right|you know|xd|:\)|;\)))+(?=[.!]?$)",
+    re.IGNORECASE,
+)
+
+
+def is_passing(claim: str) -> bool:
+    """Whether the claim is about a mood or a moment: the episode keeps it, and next week it is not true."""
+    return bool(_PASSING.search(claim.translate(_APOSTROPHES)))
+
+
+def without_particles(claim: str) -> str:
+    """The claim without the tail that only its conversation gives a meaning: "too", "lol", "though"."""
+    return _PARTICLES.sub("", claim.strip())
+
+
+def dangles(claim: str, quote: str) -> bool:
+    """Whether the claim can't be understood by itself: it points at something, or speaks as one of the two who talked."""
+    plain = _ASIDE.sub("", claim.translate(_APOSTROPHES)).strip()
+    if _OWN_VIEW.search(plain) or _ADDRESS.search(plain) or _POINTING.search(plain):
+        return True
+    pronouns = {found.lower() for found in _THIRD.findall(plain)} & {found.lower() for found in _THIRD.findall(quote)}
+    return bool(pronouns) and not names(plain)
+
+
 def contradicts(claim: str, quote: str) -> bool:
     """Whether the claim denies what the quote states, or states what the quote denies.
 
