@@ -29,6 +29,7 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DiskFullError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a pooled connection answers between the server's last word and its end
 )
 
 
@@ -48,10 +49,20 @@ class PoolConfig:
 
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=lambda value: b"\x01" + orjson.dumps(value), decoder=lambda raw: orjson.loads(raw[1:]), format="binary"
+        "jsonb",
+        schema="pg_catalog",
+        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        decoder=lambda raw: orjson.loads(raw[1:]),
+        format="binary",
     )
     # the driver's own UUID is a subclass that JSON encoders don't know
-    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=lambda value: value.bytes, decoder=lambda raw: UUID(bytes=raw), format="binary")
+    await connection.set_type_codec(
+        "uuid",
+        schema="pg_catalog",
+        encoder=lambda value: value.bytes,
+        decoder=lambda raw: UUID(bytes=raw),
+        format="binary",
+    )
 
 
 async def _keep(_connection: object) -> None:
@@ -108,11 +119,15 @@ class Database:
 
     def as_user(self, user_id: UUID) -> AbstractAsyncContextManager[Connection]:
         """One transaction that can see and write this user's rows only."""
-        return self._transaction(f"BEGIN; SELECT set_config('rapport.user_id', '{user_id}', true), set_config('rapport.system', '', true)")
+        return self._transaction(
+            f"BEGIN; SELECT set_config('rapport.user_id', '{user_id}', true), set_config('rapport.system', '', true)"
+        )
 
     def system(self) -> AbstractAsyncContextManager[Connection]:
         """One transaction over all users: for sweeps, learning and operators, never on a caller's behalf."""
-        return self._transaction("BEGIN; SELECT set_config('rapport.user_id', '', true), set_config('rapport.system', 'on', true)")
+        return self._transaction(
+            "BEGIN; SELECT set_config('rapport.user_id', '', true), set_config('rapport.system', 'on', true)"
+        )
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[Connection]:
@@ -122,8 +137,8 @@ class Database:
         try:
             # begin, context and commit are one round trip each: the pool's own transaction() would add one
             async with self._pool.acquire(timeout=self._config.acquire_timeout) as connection:
-                await connection.execute(begin)
                 try:
+                    await connection.execute(begin)
                     yield connection
                 except BaseException:
                     await asyncio.shield(_roll_back(connection))
