@@ -237,3 +237,15 @@ async def test_somebody_elses_conversation_is_gone(database: Database, talk: Tal
     assert (await stranger.learn(ToldReasoner(answer(MOVED)))).status == "gone"
     assert await talk.count("outbox") == 1
     assert await talk.facts() == []
+
+
+async def test_an_answer_that_was_regenerated_is_not_learnt_from(talk: Talk) -> None:
+    await talk.say("Tell me of yourself.", ("assistant", "I grew up by the sea."), ("assistant", "I grew up in a lighthouse."))
+    async with talk.database.system() as connection:  # the second answer stands beside the first, not behind it
+        await connection.execute("UPDATE messages SET parent_id = (SELECT id FROM messages WHERE seq = 1) WHERE seq = 3")
+    reasoner = ToldReasoner(answer())
+    assert (await talk.learn(reasoner)).messages == 3
+    (prompt,) = reasoner.prompts
+    assert "lighthouse" in prompt
+    assert "sea" not in prompt
+    assert await talk.count("episodes") == 3
