@@ -18,6 +18,7 @@ from service.chat.leases import LeaseKeeper
 from service.chat.recall import Recaller
 from service.chat.writer import Tools
 from service.compliance.assertions import AgeAssertions
+from service.compliance.duty import Duty
 from service.jobs import Jobs, open_jobs
 from service.limits import Limits
 from service.llm.pool import Backends
@@ -47,6 +48,7 @@ class Runtime:
     jobs: Jobs
     authenticator: Authenticator
     age_assertions: AgeAssertions
+    duty: Duty
     limits: Limits
     policies: Policies
     chat: ChatEngine
@@ -76,6 +78,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
         await _check(settings, database, stack)
         policies = load_policies(settings.routes_file)
+        duty = Duty(settings.duty_config)
         leases = LeaseKeeper(database, settings.lease_seconds)
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
         chat = ChatEngine(
@@ -93,6 +96,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             recaller=Recaller(database, embedder, settings.recall_budget, settings.recall_limit),
             jobs=jobs,
             gate=policies.gate,
+            duty=duty,
             resumable=lambda: link is not None and not link.resting,
             writes_here=writes,
         )
@@ -112,6 +116,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             jobs=jobs,
             authenticator=authenticator,
             age_assertions=age_assertions,
+            duty=duty,
             limits=limits,
             policies=policies,
             chat=chat,

@@ -23,10 +23,12 @@ from memory.turns import Accepted, ClaimedTurn, Gate, NewTurn, Reply, StoredTurn
 from service.chat import events as ev
 from service.chat.follow import ReplyReader, accepted_event
 from service.chat.live import LiveReply
+from service.chat.logbook import patiently
 from service.chat.metrics import RUNNING, TAKEOVERS, TURNS_REFUSED
 from service.chat.prompt import Material
 from service.chat.recall import Recaller, Vector
 from service.chat.writer import ReplyWriter, Tools
+from service.compliance.duty import Duty, Notice
 from service.errors import UnavailableError
 from service.jobs import Jobs
 from sessions.replies import FIRST, Event, EventId, Log
@@ -71,6 +73,7 @@ class ChatEngine:
         recaller: Recaller,
         jobs: Jobs,
         gate: Gate,
+        duty: Duty,
         resumable: Callable[[], bool],
         writes_here: bool,
     ) -> None:
@@ -80,6 +83,7 @@ class ChatEngine:
         self._recaller = recaller
         self._jobs = jobs
         self._gate = gate
+        self._duty = duty
         self._resumable = resumable
         self._writes_here = writes_here
         self._running: dict[UUID, LiveReply] = {}
@@ -236,6 +240,29 @@ class ChatEngine:
         vector: Awaitable[Vector | None],
     ) -> Material:
         """Bring together what the prompt is made of: the live state (rebuilt if it is stale) and the recalled memories."""
+        notices = asyncio.create_task(self._notices(turn, line.content))
+        try:
+            return await self._gather_for_prompt(turn, line, parent_id, found, vector, notices)
+        finally:
+            notices.cancel()
+
+    async def _notices(self, turn: ClaimedTurn, text: str) -> tuple[dict[str, Any], ...]:
+        """What the user must be told; without it no reply begins."""
+
+        async def due(connection: Any) -> list[Notice]:
+            return await self._duty.due_notices(connection, turn.user_id, turn.conversation_id, turn.turn_id, text)
+
+        return tuple(notice.data for notice in await patiently(self._database, turn.user_id, due))
+
+    async def _gather_for_prompt(
+        self,
+        turn: ClaimedTurn,
+        line: Line,
+        parent_id: UUID | None,
+        found: Awaitable[Any],
+        vector: Awaitable[Vector | None],
+        notices: Awaitable[tuple[dict[str, Any], ...]],
+    ) -> Material:
         live = await found
         buffer = live.buffer
         if buffer is None or buffer.head_id != parent_id:
@@ -252,7 +279,9 @@ class ChatEngine:
         )
         extra = {"degraded": recalled.degraded}
         instructions = turn.request.get("instructions", "")
-        return Material(line, buffer, recalled.items, recalled.elapsed_ms, recalled.tokens, instructions, extra)
+        return Material(
+            line, buffer, recalled.items, recalled.elapsed_ms, recalled.tokens, instructions, extra, await notices
+        )
 
     async def _rebuild(self, turn: ClaimedTurn, parent_id: UUID | None) -> Buffer:
         async with self._database.as_user(turn.user_id) as connection:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from memory import turns
 from memory.errors import StoreUnavailableError
 from memory.postgres import Database
@@ -87,6 +89,12 @@ class Logbook:
                 await self._checkpoint()
             self._publish([first])
             return any(item.type == ev.RECALLED for item in self._live.events)
+
+    def has_told(self, notice_id: str) -> bool:
+        """Whether a notice stands in what readers have."""
+        return any(
+            item.type == ev.NOTICE and orjson.loads(item.data).get("id") == notice_id for item in self._live.events
+        )
 
     async def restart(self, reason: str) -> None:
         """Tell readers that what they have doesn't count any more."""

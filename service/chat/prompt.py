@@ -33,6 +33,8 @@ class Material:
     instructions: str = ""
     """What the app says for this turn in the persona's place."""
     extra: dict[str, Any] = field(default_factory=dict)
+    notices: tuple[dict[str, Any], ...] = ()
+    """What the user must be told before the reply; no part of the prompt."""
 
     @property
     def companion_name(self) -> str:

@@ -120,6 +120,9 @@ class ReplyWriter:
         material = await self._gather()
         if not told:
             await self._book.emit(ev.RECALLED, material.recalled_event())
+        for notice in material.notices:
+            if not self._book.has_told(notice["id"]):
+                await self._book.emit(ev.NOTICE, notice)
         stopped = False
         try:
             await self._produce(material)

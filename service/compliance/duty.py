@@ -30,7 +30,7 @@ class Notice:
     @property
     def data(self) -> dict[str, Any]:
         """Of the stream's event."""
-        return {"kind": self.kind, "text": self.text}
+        return {"kind": self.kind, "text": self.text, "id": f"{self.kind} {self.due_key}"}
 
 
 EVERYWHERE = UUID(int=0)
@@ -51,12 +51,12 @@ class _Due:
 
 
 TOLD = """
-SELECT
+SELECT t.created_at,
     (SELECT max(created_at) FROM notices WHERE user_id = $1 AND conversation_id = $2 AND kind = 'crisis_referral'),
     (SELECT max(created_at) FROM notices WHERE user_id = $1 AND conversation_id = $2 AND kind = 'ai_disclosure'),
     (SELECT max(created_at) FROM notices WHERE user_id = $1 AND conversation_id = $3 AND kind = 'break_reminder'),
     u.birth_date, u.known_minor
-FROM (SELECT) AS one LEFT JOIN users u ON u.user_id = $1
+FROM turns t LEFT JOIN users u ON u.user_id = $1 WHERE t.user_id = $1 AND t.id = $4
 """
 # Asked for minors only: it looks at all messages of the user.
 SITTING = """
@@ -108,15 +108,16 @@ class Duty:
         return self._text("unsuitable")
 
     async def due_notices(
-        self, connection: Connection, user_id: UUID, conversation_id: UUID, turn_id: UUID, text: str, now: datetime
+        self, connection: Connection, user_id: UUID, conversation_id: UUID, turn_id: UUID, text: str
     ) -> list[Notice]:
-        """What the turn's stream must tell, in order. Asked again, by whomever, it gives the same.
+        """What the turn's stream must tell besides the reply to `text`, in order.
 
-        `text` is the user's message and `now` the time at which it was accepted.
+        Asked again, by whomever, it gives the same.
         """
-        row = await connection.fetchrow(TOLD, user_id, conversation_id, EVERYWHERE)
-        assert row is not None  # noqa: S101  one row by construction
-        referred_at, disclosed_at, reminded_at, born, known_minor = row
+        row = await connection.fetchrow(TOLD, user_id, conversation_id, EVERYWHERE, turn_id)
+        if row is None:
+            return []  # the turn was erased meanwhile
+        now, referred_at, disclosed_at, reminded_at, born, known_minor = row
         due = self._due(referred_at, disclosed_at, text, now)
         if _is_minor(born, bool(known_minor), now.date()):
             due += await self._break_for_minor(connection, user_id, reminded_at, now)

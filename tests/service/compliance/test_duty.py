@@ -37,7 +37,15 @@ class Chat:
 
     async def ask(self, turn_id: UUID, text: str, now: datetime) -> list[Notice]:
         async with self.database.as_user(self.user_id) as connection:
-            return await self.duty.due_notices(connection, self.user_id, self.conversation_id, turn_id, text, now)
+            await connection.execute(
+                """INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, route, lock_epoch, created_at)
+                VALUES ($1, $2, $3, $2, 'running', 'general', 0, $4) ON CONFLICT DO NOTHING""",
+                self.user_id,
+                turn_id,
+                self.conversation_id,
+                now,
+            )
+            return await self.duty.due_notices(connection, self.user_id, self.conversation_id, turn_id, text)
 
     async def say(self, text: str, now: datetime) -> list[str]:
         self.seq += 1
@@ -128,7 +136,7 @@ async def test_a_crisis_is_answered_with_people_who_can_help_and_not_drowned_in_
     notice = (await chat.ask(turn, "I can't go on, I want to kill myself", NOON))[0]
     assert notice.kind == CRISIS
     assert "988" in notice.text
-    assert notice.data == {"kind": CRISIS, "text": notice.text}
+    assert notice.data == {"kind": CRISIS, "text": notice.text, "id": f"{CRISIS} first"}
     assert await chat.say("I still want to die", NOON + 5 * MINUTE) == []
     assert await chat.say("I still want to die", NOON + 10 * MINUTE) == [CRISIS]
 
