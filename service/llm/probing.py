@@ -12,7 +12,6 @@ from service.llm.capabilities import Capabilities, PrefillGrade, ReasoningShape,
 from service.llm.errors import (
     BackendError,
     BackendRefusedError,
-    BackendUnavailableError,
     CannotContinueError,
     EmptyReplyError,
 )
@@ -50,17 +49,13 @@ class Identity:
 
 
 async def identify(backend: OpenAICompatibleBackend, model: str) -> Identity:
-    """Return what the server's own lists say. Raises `BackendUnavailableError` when nobody answers at all."""
+    """Return what the server's own lists say. Raises a `BackendError` when it lists nothing."""
     if backend.config.is_openai:
         return Identity("openai", published_context(model))
-    native, old_native, props, listed = await asyncio.gather(
-        _quietly(backend, "/api/v1/models", root=True),
-        _quietly(backend, "/api/v0/models", root=True),
-        _quietly(backend, "/props", root=True),
-        _quietly(backend, "/models", root=False),
+    listed = await backend.get("/models")
+    native, old_native, props = await asyncio.gather(
+        *(_quietly(backend, path) for path in ("/api/v1/models", "/api/v0/models", "/props"))
     )
-    if native is old_native is props is listed is None:
-        raise BackendUnavailableError("no answer to any question", backend=backend.name)
     if _is_lmstudio(native) or _is_lmstudio(old_native):
         loaded = [*loaded_models(native), *loaded_models(old_native)]
         return Identity("lmstudio", next((found.context_length for found in loaded if found.key == model), None))
@@ -205,8 +200,9 @@ async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Cap
     return replace(record, streams=pieces > 1, usage=usage, reasoning=shape, first_token_seconds=first)
 
 
-async def _quietly(backend: OpenAICompatibleBackend, path: str, *, root: bool) -> Any:
+async def _quietly(backend: OpenAICompatibleBackend, path: str) -> Any:
+    """Return the answer of an address below the server's root that only some programs have."""
     try:
-        return await backend.get(path, root=root, timeout=3.0)
+        return await backend.get(path, root=True, timeout=3.0)
     except BackendError:
         return None

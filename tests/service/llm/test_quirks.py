@@ -188,6 +188,17 @@ async def test_a_whole_reply_is_read_whatever_its_form(quirk: str, backend_for: 
     assert (last.usage is not None) == told
 
 
+async def test_a_model_that_is_evicted_by_another_call_interrupts_its_reply(backend_for: MakeBackend) -> None:
+    """lmstudio#671, #1796."""
+    backend = backend_for("jit-evict")
+    reading = asyncio.create_task(read_until_error(backend.stream(HELLO)))
+    await asyncio.sleep(0.15)
+    await backend.post("/embeddings", {"model": "text-embedding-tiny", "input": ["hello"]})
+    heard, error = await reading
+    assert type(error) is BackendInterruptedError
+    assert heard
+
+
 async def test_characters_cut_between_reads_are_whole(backend_for: MakeBackend) -> None:
     text, _, _ = await read(backend_for("bytewise").stream(HELLO))
     assert text == "Grüße 👩‍👩‍👧 " + REPLY

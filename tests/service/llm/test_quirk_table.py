@@ -1,0 +1,24 @@
+"""Every quirk of the misbehaving server is met by a test and told in the documentation."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.misbehaving import server
+from tests.misbehaving.calls import QUIRKS
+
+HERE = Path(__file__)
+TESTS = "\n".join(path.read_text() for path in HERE.parent.glob("test_*.py") if path != HERE)
+TABLE = (HERE.parents[3] / "docs" / "backends.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(QUIRKS))
+def test_a_quirk_has_a_test_that_names_it_and_a_place_in_the_table(name: str) -> None:
+    assert f'"{name}"' in TESTS or f'"{name}#' in TESTS
+    assert f"`{name}`" in TABLE or name in {"fast", "slow", "429-once-silent"}
+    assert QUIRKS[name].seen_in
+
+
+def test_the_registry_is_whole() -> None:
+    assert len(QUIRKS) > 70
+    assert QUIRKS["jit-evict"].answer is server.jit_evict
