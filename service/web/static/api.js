@@ -128,8 +128,12 @@ export const stopTurn = (id, turnId) => call("POST", `${turn(id, turnId)}/stop`)
 export const listMemories = (query) => call("GET", "/v1/memories", { query: { limit: 30, ...query } });
 export const searchMemories = (query, conversationId) =>
   call("POST", "/v1/memories/search", { body: { query, limit: 30, ...(conversationId && { conversation_id: conversationId }) } });
-export const correctMemory = (id, text) => call("PATCH", memory(id), { body: { text } });
+export const readMemory = (id) => call("GET", memory(id));
+export const addMemory = (text) => call("POST", "/v1/memories", { body: { text } });
+export const changeMemory = (id, change) => call("PATCH", memory(id), { body: change });
 export const forgetMemory = (id) => call("DELETE", memory(id));
+export const forgetEverything = () =>
+  call("DELETE", "/v1/memories", { query: { confirm: "everything", conversations: "keep" } });
 
 /**
  * Upload a file as a conversation. XMLHttpRequest, since fetch does not tell how much has been sent.

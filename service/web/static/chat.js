@@ -205,10 +205,19 @@ export class Chat {
     this.composer.setStatus("");
     this.touch(outcome === "completed" ? detail.seq : null, null);
     this.memory.grewStale();
-    if (outcome === "completed") return;
+    if (outcome === "completed") {
+      if (!exchange.reply.recalled) this.missedRecall(exchange.reply);
+      return;
+    }
     if (outcome === "failed") this.failed(exchange, detail);
     else if (exchange.said && !exchange.turnId) this.refused(exchange, detail);
     else void this.lostSight(exchange, detail);
+  }
+
+  /** A reader who joined late was given the text in one piece, without what came before it. */
+  missedRecall(reply) {
+    reply.offerKnots();
+    this.memory.showRecalled(null);
   }
 
   failed({ said, reply, message, turnId }, problem) {

@@ -112,7 +112,7 @@ export class Conversations {
         ...((name || persona) && { companion: { name: name || "Companion", persona } }),
       });
       this.put(conversation);
-      opened(conversation);
+      return () => opened(conversation);
     });
   }
 

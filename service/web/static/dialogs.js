@@ -4,6 +4,9 @@ import { byId } from "./dom.js";
 
 const submitters = new WeakMap();
 
+/** What work returns when its result is to be read in the dialog. */
+export const KEEP_OPEN = Symbol("keep open");
+
 /** Wire every dialog once: its form runs the work that was given when it was opened. */
 export function prepareDialogs() {
   for (const dialog of document.querySelectorAll("dialog")) {
@@ -33,8 +36,9 @@ async function run(dialog, form) {
   submit.disabled = true;
   error.textContent = "";
   try {
-    const keepOpen = await submitters.get(dialog)?.();
-    if (!keepOpen) dialog.close();
+    const answer = await submitters.get(dialog)?.();
+    if (answer !== KEEP_OPEN) dialog.close();
+    if (typeof answer === "function") answer(); // after the close, which gives the focus back to where it was
   } catch (problem) {
     error.textContent = [problem.title ?? problem.message, problem.detail].filter(Boolean).join(": ");
   } finally {
@@ -42,7 +46,10 @@ async function run(dialog, form) {
   }
 }
 
-/** Open a dialog. `work` runs on submit; it throws a Problem to keep it open with the reason, or returns true. */
+/**
+ * Open a dialog. `work` runs on submit: it throws a Problem to keep the dialog open with the reason, returns KEEP_OPEN,
+ * or a function for what comes after the dialog has closed.
+ */
 export function openDialog(id, work) {
   const dialog = byId(id);
   submitters.set(dialog, work);

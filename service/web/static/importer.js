@@ -1,7 +1,7 @@
 // Bringing an old conversation: a JSONL file, sent with its progress shown, its broken lines told by number.
 
 import { importConversation } from "./api.js";
-import { openDialog } from "./dialogs.js";
+import { KEEP_OPEN, openDialog } from "./dialogs.js";
 import { byId, make } from "./dom.js";
 
 function summaryOf({ imported, duplicates = 0, skipped = 0, broken = 0, already_imported: wasHere = false }) {
@@ -51,7 +51,7 @@ export class Importer {
     } finally {
       byId("import-progress").hidden = true;
     }
-    return true; // stays open: the result is to be read
+    return KEEP_OPEN;
   }
 
   progress(sent, total) {

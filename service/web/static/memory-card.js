@@ -20,6 +20,8 @@ const REASONS = {
 
 const KINDS = { user: "about you", companion: "about your companion", both: "about you both", open_loop: "still open" };
 
+const STATES = { uncertain: "no longer certain", superseded: "replaced since", corrected: "corrected since" };
+
 const LONG = 320; // characters shown before "Show all"
 
 export const reasonText = (why) => {
@@ -31,9 +33,9 @@ export const reasonText = (why) => {
  * @param item a memory as the API gives it
  * @param options.strongest the highest score shown beside it; scores compare within one list only
  * @param options.here the conversation that is open; a jump inside it is worded as such
- * @param options.onJump, onCorrect, onForget controls appear for those that are given
+ * @param options.onJump, onCorrect, onPin, onPast, onForget controls appear for those that are given
  */
-export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect, onForget } = {}) {
+export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect, onPin, onPast, onForget } = {}) {
   const { root, refs } = fromTemplate("t-memory");
   root.classList.add(item.layer === "fact" ? "fact" : "episode");
   showText(refs.text, item.text ?? "");
@@ -42,7 +44,10 @@ export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect
     item.speaker,
     date ? shortDate(date) : "",
     item.layer === "fact" ? KINDS[item.kind] ?? "a fact" : "",
-    item.status && item.status !== "active" ? item.status : "",
+    item.due_at ? `due ${shortDate(asDate(item.due_at))}` : "",
+    item.by_user ? "in your words" : "",
+    item.pinned ? "pinned" : "",
+    item.status && item.status !== "active" ? STATES[item.status] ?? item.status : "",
   ].filter(Boolean).join(" · ");
   if (date) refs.said.title = date.toLocaleString();
   const quote = item.source?.quote;
@@ -51,9 +56,33 @@ export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect
   offer(refs.jump, onJump && item.source?.conversation_id ? onJump : null, item);
   if (item.source?.conversation_id !== here) refs.jump.textContent = "Open the conversation it is from";
   offer(refs.correct, onCorrect, item, root);
+  offer(refs.pin, onPin, item, root);
+  if (item.pinned) refs.pin.textContent = "Unpin";
+  offer(refs.past, onPast && hasPast(item) ? onPast : null, item, root);
   offer(refs.forget, onForget, item, root);
-  refs.jump.parentElement.hidden = refs.jump.hidden && refs.correct.hidden && refs.forget.hidden;
+  root.dataset.memory = item.id;
+  refs.jump.parentElement.hidden = !root.querySelector(".card-actions button:not([hidden])");
   return root;
+}
+
+/** Whether there is more to tell of a fact than that it was said once. */
+function hasPast(item) {
+  return item.layer === "fact" && (item.confirmations > 1 || item.by_user || (item.status ?? "active") !== "active");
+}
+
+/** Where a memory comes from and what it was before, under its card. */
+export function showPast(root, { sources = [], history = [] }) {
+  const said = sources.map((source) => line("said", source.speaker, source.said_at, source.quote));
+  const before = history.map((item) => line(STATES[item.status] ?? "now", item.by_user ? "you" : "", item.said_at, item.text));
+  const lines = [...said, ...before];
+  if (lines.length === 0) lines.push(make("li", {}, "Nothing more is known of it."));
+  root.querySelector(".card-history")?.remove();
+  root.append(make("ul", { className: "card-history" }, ...lines));
+}
+
+function line(what, who, when, text) {
+  const date = asDate(when);
+  return make("li", {}, [what, who, date ? shortDate(date) : ""].filter(Boolean).join(" · "), `: “${text}”`);
 }
 
 function showText(node, text) {

@@ -1,11 +1,20 @@
 // The memory panel: what served the reply one looks at, and all that is kept, to be searched, corrected, forgotten.
 
-import { correctMemory, forgetMemory, listMemories, searchMemories } from "./api.js";
+import {
+  addMemory, changeMemory, forgetEverything, forgetMemory, listMemories, readMemory, searchMemories,
+} from "./api.js";
 import { askConsent, askText } from "./dialogs.js";
 import { announce, byId } from "./dom.js";
-import { memoryCard } from "./memory-card.js";
+import { memoryCard, showPast } from "./memory-card.js";
 
 const NOT_OFFERED = new Set([404, 405, 501]);
+
+/** A receipt of forgetting in a sentence: where was looked, and how much was found. */
+function receiptText(receipt) {
+  const looked = receipt?.stores ?? [];
+  const removed = looked.reduce((sum, each) => sum + (each.removed ?? 0), 0);
+  return looked.length === 0 ? "Forgotten." : `Forgotten: ${removed} entries removed from ${looked.length} places.`;
+}
 
 /** hooks: here() is the id of the open conversation; jump(source) to the message a memory comes from. */
 export class MemoryPanel {
@@ -16,8 +25,7 @@ export class MemoryPanel {
     this.nextCursor = null;
     this.asked = 0;
     this.keptIsFresh = false;
-    this.canCorrect = true;
-    this.canForget = true;
+    this.can = { change: true, forget: true };
     this.tabs.forEach((tab, at) => {
       tab.addEventListener("click", () => this.choose(at));
       tab.addEventListener("keydown", (event) => this.onTabKey(event, at));
@@ -34,6 +42,8 @@ export class MemoryPanel {
       byId("memory-query").value = "";
       void this.showKept();
     });
+    byId("memory-add").addEventListener("click", () => this.add());
+    byId("memory-forget-all").addEventListener("click", () => this.forgetAll());
     byId("more-memories").addEventListener("click", () => this.showKept({ more: true }));
     this.showRecalled(null);
   }
@@ -123,41 +133,95 @@ export class MemoryPanel {
   }
 
   keptCard(item, strongest) {
+    const isFact = item.layer === "fact";
     return memoryCard(item, {
       strongest,
       here: this.hooks.here(),
       onJump: (each) => this.hooks.jump(each.source),
-      onCorrect: this.canCorrect && item.layer === "fact" ? (each, card) => this.correct(each, card) : null,
-      onForget: this.canForget ? (each, card) => this.forget(each, card) : null,
+      onCorrect: this.can.change && isFact ? (each, card) => this.correct(each, card) : null,
+      onPin: this.can.change && isFact && item.pinned !== undefined ? (each, card) => this.pin(each, card) : null,
+      onPast: (each, card) => this.past(each, card),
+      onForget: this.can.forget ? (each, card) => this.forget(each, card) : null,
     });
   }
 
-  correct(item, card) {
+  async correct(item, card) {
+    // A hit of a search carries its day in its text; what is to be corrected is the fact alone.
+    const whole = item.kind === undefined ? await readMemory(item.id).catch(() => item) : item;
     askText({
       title: "Correct this memory",
       label: "What is right",
-      value: item.text,
+      value: whole.text,
       submit: "Save",
       work: async (text) => {
-        const answer = await this.orHide("canCorrect", () => correctMemory(item.id, text));
-        const corrected = { ...item, ...(answer?.text ? answer : { text }) };
-        card.replaceWith(this.keptCard(corrected, 0));
+        const answer = await this.orHide("change", () => changeMemory(item.id, { text }));
+        card.replaceWith(this.keptCard({ ...whole, text, ...answer }, 0));
         announce("Corrected.");
       },
     });
   }
 
+  async pin(item, card) {
+    await this.orTell(async () => {
+      const answer = await this.orHide("change", () => changeMemory(item.id, { pinned: !item.pinned }));
+      const fresh = this.keptCard({ ...item, pinned: !item.pinned, ...answer }, 0);
+      card.replaceWith(fresh);
+      fresh.querySelector("[data-ref=pin]").focus();
+    });
+  }
+
+  async past(item, card) {
+    await this.orTell(async () => showPast(card, await readMemory(item.id)));
+  }
+
   forget(item, card) {
+    const rest = item.layer === "fact" ? "and the words that taught it will" : "and what was learnt from it alone will";
     askConsent({
       title: "Forget this?",
-      text: `“${item.text.slice(0, 160)}” will be removed from memory and not be learnt again from the same words.`,
+      text: `“${item.text.slice(0, 160)}” ${rest} be removed. It will not be learnt again from the same words.`,
       submit: "Forget",
       work: async () => {
-        await this.orHide("canForget", () => forgetMemory(item.id));
+        const receipt = await this.orHide("forget", () => forgetMemory(item.id));
         card.remove();
-        byId("kept-note").textContent = "Forgotten.";
+        for (const id of receipt?.forgotten ?? []) byId("kept-list").querySelector(`[data-memory="${CSS.escape(id)}"]`)?.remove();
+        byId("kept-note").textContent = receiptText(receipt);
       },
     });
+  }
+
+  forgetAll() {
+    askConsent({
+      title: "Forget everything?",
+      text: "All memories will be removed. Your conversations stay and can be read, but nothing of them will be recalled or learnt again. This can't be undone.",
+      submit: "Forget everything",
+      work: async () => {
+        const receipt = await forgetEverything();
+        await this.showKept();
+        byId("kept-note").textContent = receiptText(receipt);
+      },
+    });
+  }
+
+  add() {
+    askText({
+      title: "Add a memory",
+      label: "What to remember about you",
+      submit: "Remember",
+      work: async (text) => {
+        const item = await addMemory(text);
+        byId("kept-list").prepend(this.keptCard(item, 0));
+        byId("kept-note").textContent = "Remembered.";
+      },
+    });
+  }
+
+  /** Work without a dialog says in the panel what went wrong. */
+  async orTell(work) {
+    try {
+      await work();
+    } catch (problem) {
+      byId("kept-note").textContent = `${problem.title}. ${problem.detail}`;
+    }
   }
 
   /** A control that this service does not know yet goes away instead of failing twice. */
@@ -166,7 +230,7 @@ export class MemoryPanel {
       return await work();
     } catch (problem) {
       if ([405, 501].includes(problem.status) || (problem.status === 404 && problem.code === "")) {
-        this[ability] = false;
+        this.can[ability] = false;
         void this.showKept();
         problem.title = "This service can't do that yet";
         problem.detail = "";

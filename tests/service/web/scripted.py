@@ -124,6 +124,8 @@ class ScriptedService:
     memories: list[Json] = field(default_factory=list)
     answers: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    """Requests for other hosts that got past the page's policy."""
     who: Json = field(default_factory=lambda: {"subject": "anon-1", "expires_at": NOW, "anonymous": True})
 
     def on(self, method: str, path: str, *answers: Answer) -> None:
@@ -145,6 +147,7 @@ class ScriptedService:
         request = route.request
         url = urlsplit(request.url)
         if f"{url.scheme}://{url.netloc}" != BASE:
+            self.foreign.append(request.url)
             await route.abort()
             return
         if not url.path.startswith("/v1/"):
