@@ -28,7 +28,7 @@ def default_home() -> Path:
 class Settings(BaseSettings):
     """All of Rapport's configuration, read once at start and never changed."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     # where things are
     home: Path = Field(
@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     learn_batch: int = Field(12, ge=1, alias="LEARN_BATCH", description="Messages that one extraction reads")
     learn_attempts: int = Field(
         5, ge=1, alias="LEARN_ATTEMPTS", description="Tries before a part of a conversation is put aside"
+    )
+    learn_politely: bool = Field(
+        default=False, alias="LEARN_POLITELY", description="Learn only while no reply is being written: for one small model that does both"
     )
     worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS", description="Extractions at a time in one worker")
 

@@ -15,6 +15,10 @@ STOP_STEPS = ((signal.SIGTERM, 5.0),)
 CODE = Path(__file__).parents[2]
 
 
+PROMPT_TOKENS = 400
+"""A longer prompt would take longer to read than anybody waits: 1,000 tokens are 30 s on two quiet cores."""
+
+
 @dataclass(slots=True)
 class EmbeddedModel:
     """One model server for the GGUF file `weights`; its port, and so its address, outlives restarts."""
@@ -49,7 +53,12 @@ class EmbeddedModel:
     def backend(self) -> dict[str, object]:
         """Its entry in LLM_BACKENDS."""
         address = {"name": "embedded", "url": self.url, "api_key": self.api_key, "model": self.model}
-        return {**address, "context_length": self.context, "max_concurrency": self.slots}
+        return {
+            **address,
+            "context_length": self.context,
+            "max_concurrency": self.slots,
+            "max_prompt_tokens": PROMPT_TOKENS,
+        }
 
     @property
     def log(self) -> Path:

@@ -149,6 +149,8 @@ class Supervisor:
         self._model = model
         self._ends.append(model.stop)
         self.environment["LLM_BACKENDS"] = json.dumps([model.backend()])
+        # one model, two cores: whoever waits for a reply goes before what can be learnt later
+        self.environment |= {"LEARN_POLITELY": "true", "WORKER_THREADS": "1", "LEARN_BATCH": "6"}
 
     def _weights(self) -> Path | None:
         choice, cache = self.settings.embedded_model, self.settings.home / "models"
@@ -222,7 +224,7 @@ def up(settings: Settings, *, print_env: bool = False, supervisor: Supervisor | 
     supervisor = supervisor or Supervisor(settings)
     speaker = supervisor.speaker
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for it
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for that
             signal.signal(number, _raise_stopped)
     started = time.monotonic()
     try:

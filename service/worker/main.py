@@ -20,12 +20,14 @@ from dramatiq.middleware import TimeLimit
 
 from memory.embedders import EmbedderConfig, MiniLmEmbedder
 from memory.learning import Learnt
+from memory.ports import Reasoner
 from memory.postgres import Database, PoolConfig
 from service.jobs import learn_config, make_learner
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
 from service.settings import Settings
 from service.worker.broker import BrokerConfig, open_broker
+from service.worker.polite import PoliteReasoner
 from service.worker.schedule import run_schedule
 from service.worker.tasks import QUEUE, Learner, declare_learn
 
@@ -125,7 +127,7 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         stack.push_async_callback(embedder.aclose)
         backends = Backends(settings.backends, home=settings.home)
         stack.push_async_callback(backends.aclose)
-        yield make_learner(database, embedder, BackendReasoner(backends), learn_config(settings))
+        yield make_learner(database, embedder, _reasoner(settings, backends, database), learn_config(settings))
 
 
 def run_scheduler(settings: Settings) -> int:
@@ -140,3 +142,8 @@ def run_scheduler(settings: Settings) -> int:
         return 0
 
     return asyncio.run(run())
+
+
+def _reasoner(settings: Settings, backends: Backends, database: Database) -> Reasoner:
+    reasoner = BackendReasoner(backends)
+    return PoliteReasoner(reasoner, database) if settings.learn_politely else reasoner
