@@ -108,7 +108,7 @@ FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 
 def parse(answer: str) -> Extraction:
     """Find the JSON in a model's answer and keep the items that have the right form."""
-    items = _items(_json_in(answer))
+    items = _items(json_in(answer))
     candidates: list[Candidate] = []
     refused: Counter[str] = Counter()
     for item in items[: 4 * MAX_FACTS]:
@@ -122,7 +122,7 @@ def parse(answer: str) -> Extraction:
     return Extraction(tuple(candidates), refused)
 
 
-def _json_in(answer: str) -> Any:
+def json_in(answer: str) -> Any:
     """The first JSON object or array of the answer, whatever a chatty model wrapped it in."""
     text = THINKING.sub("", answer)
     fenced = FENCE.search(text)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from memory import consolidation, evidence, extraction, retrieval, tombstones
+from memory import consolidation, evidence, extraction, retrieval, summaries, tombstones
 from memory.errors import ReasonerRefusedError, ReasonerUnavailableError, StoreUnavailableError
 from memory.evidence import Refused, Setting, Supported
 from memory.extraction import NonsenseError, Said
@@ -45,6 +45,7 @@ class LearnConfig:
     away_seconds: float = 5.0
     """Before a model that was away is asked again; doubles up to `away_most_seconds`."""
     away_most_seconds: float = 300.0
+    summary: summaries.SummaryConfig = field(default_factory=summaries.SummaryConfig)
     judge: bool = True
     """Whether a model is asked which of two similar facts holds when rules can't tell."""
     compare_and_set: bool = True
@@ -159,6 +160,10 @@ async def catch_up(
         )
         if not learnt.more:
             break
+    if done.status in {"learnt", "quarantined"} and not done.more:
+        with contextlib.suppress(StoreUnavailableError):
+            while await summaries.summarise(database, reasoner, user_id, conversation_id, config.summary):
+                pass
     return done
 
 
@@ -242,6 +247,15 @@ async def _attempt(
         # asked behind the lock on the user's row: whoever forgets comes before it or after the facts are there
         facts = await tombstones.teachable(connection, work.user_id, facts)
         settled = await consolidation.settle(connection, work.user_id, work.route, facts, verdicts)
+        if settled:
+            # what other companions of the user show is written anew when it is next read
+            await connection.execute(
+                "DELETE FROM profiles WHERE user_id = $1 AND route = $2 AND companion <> $3",
+                work.user_id,
+                work.route,
+                work.companion,
+            )
+            await summaries.rebuild_profile(connection, work.user_id, work.route, work.companion)
     return Learnt("learnt", len(rows), settled, refused, more=behind)
 
 

@@ -84,7 +84,10 @@ def test_rules_decide(before: str, then: str, action: str) -> None:
 
 def test_what_was_said_earlier_does_not_replace_what_was_said_later() -> None:
     """An import, or a message that waited: it becomes history."""
-    assert decide(new("The user lives in Lisbon.", at=SAID), [known("The user lives in Porto.", at=LATER)]).action == "history"
+    assert (
+        decide(new("The user lives in Lisbon.", at=SAID), [known("The user lives in Porto.", at=LATER)]).action
+        == "history"
+    )
 
 
 def test_a_companions_facts_are_its_own() -> None:
@@ -149,7 +152,9 @@ async def test_saying_it_again_confirms_with_one_more_source(talk: Talk) -> None
 
 
 async def test_a_fuller_statement_takes_over_the_sources_of_the_shorter(talk: Talk) -> None:
-    await talk.teach("I play cello in a quartet.", claim("The user plays cello in a quartet.", "I play cello in a quartet"))
+    await talk.teach(
+        "I play cello in a quartet.", claim("The user plays cello in a quartet.", "I play cello in a quartet")
+    )
     await talk.teach(
         "I play cello in a quartet on Sundays.",
         claim("The user plays cello in a quartet on Sundays.", "I play cello in a quartet on Sundays"),
@@ -158,7 +163,9 @@ async def test_a_fuller_statement_takes_over_the_sources_of_the_shorter(talk: Ta
     assert await talk.texts() == ["The user plays cello in a quartet on Sundays."]
     (current,) = [row for row in await talk.facts() if row["status"] == "active"]
     async with talk.database.as_user(talk.user_id) as connection:
-        sources = await connection.fetch("SELECT quote FROM fact_sources WHERE fact_id = $1 ORDER BY said_at", current["id"])
+        sources = await connection.fetch(
+            "SELECT quote FROM fact_sources WHERE fact_id = $1 ORDER BY said_at", current["id"]
+        )
     assert [row["quote"] for row in sources] == ["I play cello in a quartet", "I play cello in a quartet on Sundays"]
     assert (current["confirmations"], current["valid_from"]) == (1, SAID)
 
@@ -249,5 +256,3 @@ async def test_settling_sees_its_own_facts(talk: Talk, database_url: str) -> Non
     )
     assert dict(learnt.facts) == {"added": 1, "superseded": 1}
     assert await talk.texts() == ["The user moved to Porto."]
-
-

@@ -31,9 +31,13 @@ def reason(*arguments: str, **options: str) -> str:
 
 SUPPORTED = [
     # English
-    ("I'm Tom, I moved to Oslo in May and I can't eat nuts.", "I moved to Oslo in May", "The user moved to Oslo in May."),
+    (
+        "I'm Tom, I moved to Oslo in May and I can't eat nuts.",
+        "I moved to Oslo in May",
+        "The user moved to Oslo in May.",
+    ),
     ("I'm Tom, I moved to Oslo in May and I can't eat nuts.", "I can't eat nuts", "The user can't eat nuts."),
-    ("I’m “just” Tom —  really", "I'm \"just\" Tom", "The user's name is Tom."),
+    ("I’m “just” Tom —  really", 'I\'m "just" Tom', "The user's name is Tom."),
     ("my  sister\nAna plays   chess", "My sister Ana plays chess", "The user's sister Ana plays chess."),
     ("I have 2 cats and a dog.", "I have 2 cats", "The user has two cats."),
     ("I can't wait to visit Rome in June!", "visit Rome in June", "The user will visit Rome in June."),
@@ -48,11 +52,19 @@ SUPPORTED = [
     ("Ich habe drei Kinder.", "Ich habe drei Kinder", "Der Nutzer hat 3 Kinder."),
     # Spanish
     ("Vivo en Madrid con mi perro Canelo.", "Vivo en Madrid", "El usuario vive en Madrid."),
-    ("Mi hermana Lucía es enfermera en Sevilla.", "hermana Lucía es enfermera", "La hermana Lucía es enfermera en Sevilla."),
+    (
+        "Mi hermana Lucía es enfermera en Sevilla.",
+        "hermana Lucía es enfermera",
+        "La hermana Lucía es enfermera en Sevilla.",
+    ),
     ("Tengo dos gatos.", "Tengo dos gatos", "El usuario tiene 2 gatos."),
     ("No como carne.", "No como carne", "El usuario no come carne."),
     # French
-    ("J'habite à Lyon depuis trois ans.", "J'habite à Lyon depuis trois ans", "L'utilisateur habite à Lyon depuis 3 ans."),
+    (
+        "J'habite à Lyon depuis trois ans.",
+        "J'habite à Lyon depuis trois ans",
+        "L'utilisateur habite à Lyon depuis 3 ans.",
+    ),
     ("Je ne mange pas de viande.", "Je ne mange pas de viande", "L'utilisateur ne mange pas de viande."),
     ("Je suis professeur à Nantes.", "Je suis professeur à Nantes", "L'utilisateur est professeur à Nantes."),
     # and scripts without spaces, or with other letters
@@ -125,13 +137,36 @@ def test_what_the_words_do_not_say_is_refused(message: str, quote: str, text: st
 
 def test_nobody_tells_what_another_is_like() -> None:
     recalled = "You told me that your sister Ana plays chess."
-    assert reason(recalled, "your sister Ana plays chess", "The user's sister Ana plays chess.", role="assistant") == "speaker"
-    assert reason(recalled, "your sister Ana plays chess", "The companion's sister Ana plays chess.", "companion", "assistant") == "second_person"
+    assert (
+        reason(recalled, "your sister Ana plays chess", "The user's sister Ana plays chess.", role="assistant")
+        == "speaker"
+    )
+    assert (
+        reason(
+            recalled, "your sister Ana plays chess", "The companion's sister Ana plays chess.", "companion", "assistant"
+        )
+        == "second_person"
+    )
     echo = "I remember that your sister Ana plays chess."
-    assert reason(echo, "your sister Ana plays chess", "The companion's sister Ana plays chess.", "companion", "assistant") == "second_person"
-    assert reason(echo, echo, "The companion remembers that sister Ana plays chess.", "companion", "assistant") == "recalled"
-    assert reason("I grew up by the sea.", "I grew up by the sea", "The companion grew up by the sea.", "companion") == "speaker"
-    promise = judged("I'll ask on Monday how it went.", "I'll ask on Monday", "The companion will ask on Monday.", "companion", "assistant")
+    assert (
+        reason(echo, "your sister Ana plays chess", "The companion's sister Ana plays chess.", "companion", "assistant")
+        == "second_person"
+    )
+    assert (
+        reason(echo, echo, "The companion remembers that sister Ana plays chess.", "companion", "assistant")
+        == "recalled"
+    )
+    assert (
+        reason("I grew up by the sea.", "I grew up by the sea", "The companion grew up by the sea.", "companion")
+        == "speaker"
+    )
+    promise = judged(
+        "I'll ask on Monday how it went.",
+        "I'll ask on Monday",
+        "The companion will ask on Monday.",
+        "companion",
+        "assistant",
+    )
     assert isinstance(promise, Supported)
 
 
@@ -143,7 +178,9 @@ def test_a_miscounted_line_is_mended_only_within_one_speakers_lines() -> None:
     stolen = check(Candidate(1, "I grew up by the sea", "user", "The user grew up by the sea."), lines, SETTING)
     assert isinstance(stolen, Refused)
     for line in (0, 4, -1):
-        assert check(Candidate(line, "I moved to Oslo", "user", "The user moved to Oslo."), lines, SETTING) == Refused("line")
+        assert check(Candidate(line, "I moved to Oslo", "user", "The user moved to Oslo."), lines, SETTING) == Refused(
+            "line"
+        )
 
 
 def test_dates_become_days_where_the_user_lives() -> None:
@@ -153,7 +190,10 @@ def test_dates_become_days_where_the_user_lives() -> None:
     boston = check(candidate, [said("I saw Ann yesterday.", at=night)], Setting("America/New_York"))
     assert isinstance(berlin, Supported)
     assert isinstance(boston, Supported)
-    assert (berlin.text, boston.text) == ("The user saw Ann yesterday (7 May 2026).", "The user saw Ann yesterday (6 May 2026).")
+    assert (berlin.text, boston.text) == (
+        "The user saw Ann yesterday (7 May 2026).",
+        "The user saw Ann yesterday (6 May 2026).",
+    )
     assert berlin.valid_from == datetime(2026, 5, 6, 22, tzinfo=UTC), "the day's first moment in Berlin"
 
 
@@ -164,7 +204,11 @@ def test_dates_become_days_where_the_user_lives() -> None:
         ("I have an exam tomorrow.", "The user has an exam tomorrow.", datetime(2026, 5, 7, 22, tzinfo=UTC)),
         ("I have an exam on 3 June.", "The user has an exam on 3 June.", datetime(2026, 6, 2, 22, tzinfo=UTC)),
         ("I have an exam on Thursday.", "The user has an exam on Thursday.", datetime(2026, 5, 13, 22, tzinfo=UTC)),
-        ("Ich habe am Freitag eine Prüfung.", "Der Nutzer hat am Freitag eine Prüfung.", datetime(2026, 5, 7, 22, tzinfo=UTC)),
+        (
+            "Ich habe am Freitag eine Prüfung.",
+            "Der Nutzer hat am Freitag eine Prüfung.",
+            datetime(2026, 5, 7, 22, tzinfo=UTC),
+        ),
         ("Tengo un examen el viernes.", "El usuario tiene un examen el viernes.", datetime(2026, 5, 7, 22, tzinfo=UTC)),
         ("J'ai un examen vendredi.", "L'utilisateur a un examen vendredi.", datetime(2026, 5, 7, 22, tzinfo=UTC)),
         ("I have an exam soon.", "The user has an exam soon.", None),
@@ -283,8 +327,15 @@ def test_spans_of_others_words_lie_within_the_text(text: str) -> None:
     assert all(0 <= start < end <= len(text) for start, end in others_words(text))
 
 
-@given(st.text(max_size=300), st.text(max_size=100), st.text(max_size=240), st.sampled_from(["user", "companion", "both", "open_loop"]))
-def test_the_gate_never_breaks_and_never_believes_what_is_not_there(message: str, quote: str, text: str, kind: str) -> None:
+@given(
+    st.text(max_size=300),
+    st.text(max_size=100),
+    st.text(max_size=240),
+    st.sampled_from(["user", "companion", "both", "open_loop"]),
+)
+def test_the_gate_never_breaks_and_never_believes_what_is_not_there(
+    message: str, quote: str, text: str, kind: str
+) -> None:
     decided = judged(message, quote, text, kind)
     if isinstance(decided, Supported):
         assert locate(quote, message) is not None

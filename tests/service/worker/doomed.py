@@ -23,6 +23,7 @@ import structlog
 
 from memory.learning import LearnConfig, Learnt, catch_up
 from memory.postgres import Database, PoolConfig
+from memory.summaries import SummaryConfig
 from service.worker.broker import BrokerConfig
 from service.worker.main import work
 from service.worker.tasks import Learner
@@ -81,7 +82,7 @@ def fork(dsn: str, broker_url: str, config: LearnConfig) -> int:
 def main(dsn: str, broker_url: str, count: str, config_json: str) -> None:
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    config = LearnConfig(**json.loads(config_json))
+    config = LearnConfig(**json.loads(config_json), summary=SummaryConfig(every=1_000_000))
     children = {fork(dsn, broker_url, config) for _ in range(int(count))}
     while not select.select([sys.stdin], [], [], 0.02)[0]:
         pid, _ = os.waitpid(-1, os.WNOHANG)

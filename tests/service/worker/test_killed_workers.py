@@ -37,7 +37,8 @@ class Doomed:
     """The workers' parent, and who is alive by what it said."""
 
     def __init__(self, dsn: str, broker_url: str, workers: int, config: LearnConfig) -> None:
-        arguments = [dsn, broker_url, str(workers), json.dumps(dataclasses.asdict(config))]
+        plain = {name: value for name, value in dataclasses.asdict(config).items() if name != "summary"}
+        arguments = [dsn, broker_url, str(workers), json.dumps(plain)]
         self._parent = subprocess.Popen(
             [sys.executable, "-m", "tests.service.worker.doomed", *arguments],
             stdin=subprocess.PIPE,
