@@ -30,7 +30,7 @@ _RELATIVE = (
 _PHRASE = r"[^.!?,;\n]{2,80}?"
 _END = r"(?=[.!?,;\n]|\s+(?:and|but|because|so|now)\s|$)"
 
-# (pattern, sentence, kind, category); group 1 is what the sentence is about
+# (pattern, sentence, kind, category); the pattern's groups are what the sentence says
 _RULES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
     (re.compile(pattern), sentence, kind, category)
     for pattern, sentence, kind, category in (
@@ -44,8 +44,8 @@ _RULES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
         (rf"\bI (?:hate|dislike|can't stand|don't like) ({_PHRASE}){_END}", "{who} dislikes {0}.", "user", "likes"),
         (rf"\b[Mm]y favou?rite ({_PHRASE} is {_PHRASE}){_END}", "{who}'s favourite {0}.", "user", "likes"),
         (
-            rf"\b[Mm]y ({_RELATIVE}(?:'s name)?(?: is(?: called| named)?|,)? {_NAME})",
-            "{who}'s {0}.",
+            rf"\b[Mm]y ({_RELATIVE})(?:'s name)?(?: is(?: called| named)?|,)? ({_NAME})",
+            "{who}'s {0} is called {1}.",
             "user",
             "people",
         ),
@@ -73,7 +73,7 @@ def findings_in(dialogue: str) -> list[Finding]:
         for pattern, sentence, kind, category in _RULES:
             for hit in pattern.finditer(match["said"]):
                 quote = hit[0].strip()
-                text = sentence.format(hit[1].strip(), who="The user", quote=quote)
+                text = sentence.format(*(part.strip() for part in hit.groups()), who="The user")
                 speaker = (match["speaker"] or "").strip()
                 found.append(Finding(text, quote, kind, category, number, match["label"] or "", speaker))
     return found[:MAX_FOUND]
@@ -82,18 +82,23 @@ def findings_in(dialogue: str) -> list[Finding]:
 def extract(request: ChatRequest) -> Any:
     """Return JSON of the request's schema: its first list of objects holds the findings, all else is empty."""
     dialogue = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
-    return _filled(request.schema or {}, findings_in(dialogue))
+    return _filled(request.schema or {}, findings_in(dialogue), dialogue)
 
 
-def _filled(schema: dict[str, Any], findings: list[Finding]) -> Any:
+def _filled(schema: dict[str, Any], findings: list[Finding], dialogue: str, name: str = "") -> Any:
     kind = schema.get("type")
     if kind == "object" or "properties" in schema:
-        return {name: _filled(part, findings) for name, part in schema.get("properties", {}).items()}
+        parts = schema.get("properties", {})
+        return {each: _filled(part, findings, dialogue, each) for each, part in parts.items()}
     if kind == "array":
         items = schema.get("items", {})
         if items.get("type") != "object":
             return []
         return [_item(items, finding) for finding in findings[: schema.get("maxItems", MAX_FOUND)]]
+    if name == "summary":
+        so_far = re.search(r"^Summary so far:[ \t]*(.*)$", dialogue, re.MULTILINE)
+        told = [so_far[1].strip() if so_far else "", *(finding.text for finding in findings)]
+        return " ".join(dict.fromkeys(part for part in told if part))[: schema.get("maxLength", 600)]
     return _empty(schema)
 
 
@@ -135,7 +140,7 @@ def _chosen(choices: list[Any], finding: Finding) -> Any:
 
 def _empty(schema: dict[str, Any]) -> Any:
     if choices := schema.get("enum"):
-        return choices[0]
+        return next((choice for choice in ("both", "none", "unknown") if choice in choices), choices[0])
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) else kind
     return {"string": "", "integer": 0, "number": 0, "boolean": False, "array": [], "object": {}}.get(str(kind))

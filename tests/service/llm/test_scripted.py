@@ -4,6 +4,8 @@ from typing import Any
 import orjson
 import pytest
 
+from memory.extraction import SCHEMA, parse
+from memory.prompts import load
 from service.llm.config import BackendConfig, Script
 from service.llm.errors import CannotContinueError
 from service.llm.ports import ChatMessage, ChatRequest
@@ -94,7 +96,7 @@ async def test_a_limit_ends_the_reply_and_says_so() -> None:
             "The user has an interview on Friday.",
             "open_loop",
         ),
-        ("My dog Biscuit sleeps", "My dog Biscuit", "The user's dog Biscuit.", "user"),
+        ("My dog Biscuit sleeps", "My dog Biscuit", "The user's dog is called Biscuit.", "user"),
     ],
 )
 async def test_extraction_finds_facts_with_literal_quotes(said: str, quote: str, text: str, kind: str) -> None:
@@ -113,3 +115,42 @@ async def test_small_talk_holds_no_facts_and_the_companion_is_not_quoted() -> No
     dialogue = "User: hello there\nAssistant: My name is Ada."
     answer, _, _ = await read(backend().stream(ChatRequest(messages=(ChatMessage("user", dialogue),), schema=FACTS)))
     assert orjson.loads(answer) == {"facts": []}
+
+
+async def test_it_answers_what_memory_asks_of_a_reasoner() -> None:
+    dialogue = "[1] user: I live in Lisbon and I am allergic to peanuts\n[2] companion: I live in Rome.\n[3] user: My sister Ana called"
+    extraction = load("extraction-1")
+    shots = [
+        message
+        for asked, answered in extraction.examples
+        for message in (ChatMessage("user", asked), ChatMessage("assistant", answered))
+    ]
+    request = ChatRequest(
+        messages=(ChatMessage("system", extraction.system), *shots, ChatMessage("user", dialogue)), schema=SCHEMA
+    )
+    answer, _, _ = await read(backend().stream(request))
+    found = parse(answer)
+    assert [(candidate.line, candidate.quote) for candidate in found.candidates] == [
+        (1, "I live in Lisbon"),
+        (1, "I am allergic to peanuts"),
+        (3, "My sister Ana"),
+    ]
+    assert not found.refused
+
+
+@pytest.mark.parametrize(
+    ("asked", "properties", "answer"),
+    [
+        ("A: x\nB: y", {"verdict": {"type": "string", "enum": ["same", "replaces", "both"]}}, {"verdict": "both"}),
+        (
+            "Summary so far: The user moved.\n[1] user: I live in Porto",
+            {"summary": {"type": "string"}},
+            {"summary": "The user moved. The user lives in Porto."},
+        ),
+        ("hello", {"count": {"type": "integer"}, "sure": {"type": "boolean"}}, {"count": 0, "sure": False}),
+    ],
+)
+async def test_other_questions_get_the_answer_that_changes_nothing(asked: str, properties: Any, answer: Any) -> None:
+    schema = {"type": "object", "properties": properties}
+    text, _, _ = await read(backend().stream(ChatRequest(messages=(ChatMessage("user", asked),), schema=schema)))
+    assert orjson.loads(text) == answer
