@@ -79,7 +79,7 @@ def _make_account() -> pwd.struct_passwd:
 def data_directory(home: Path, account: Account | None) -> Path:
     """Where a server may keep data for `home`: in it, or below /var/lib/rapport when `account` can't get there."""
     absolute = home.absolute()
-    if account is None or account.reaches(absolute.parent):
+    if account is None or account.reaches(absolute if absolute.exists() else absolute.parent):
         return absolute
     return SHARED / hashlib.sha256(str(absolute).encode()).hexdigest()[:16]
 

@@ -12,20 +12,24 @@ from service.dev.errors import HomeInUseError
 
 
 class OwnedDirectory:
-    """Made with mode 0700 for `account`, or 0711 when `account` only passes through to a directory inside."""
+    """Made with mode 0700 for `account`; or, as a `passage` that it only walks through, 0711 if it isn't there yet.
+
+    A passage that is there already may be anybody's home directory: its mode stays.
+    """
 
     def __init__(self, path: Path, account: Account | None = None, *, passage: bool = False) -> None:
         self.path = path.absolute()
         self._account = account
         self._lock: IO[str] | None = None
-        self._make(0o711 if passage and account is not None else 0o700, None if passage else account)
+        self._make(0o711 if passage and account is not None else 0o700, None if passage else account, passage=passage)
 
-    def _make(self, mode: int, owner: Account | None) -> None:
+    def _make(self, mode: int, owner: Account | None, *, passage: bool) -> None:
         missing = [p for p in self.path.parents if not p.exists()]
         for parent in reversed(missing):
             parent.mkdir(mode=0o755, exist_ok=True)
+        made = not self.path.exists()
         self.path.mkdir(exist_ok=True)
-        if self.path.stat().st_uid == os.geteuid() or os.geteuid() == 0:
+        if made or not passage:
             self.path.chmod(mode)
         if owner is not None:
             owner.own(self.path)

@@ -8,6 +8,7 @@ import pytest
 
 from service.dev import accounts
 from service.dev.accounts import Account, data_directory, reachable_copy, service_account
+from service.dev.homes import OwnedDirectory
 
 STRANGER = Account(uid=54321, gid=54321)
 
@@ -37,12 +38,26 @@ def test_data_goes_where_the_account_can_get(server_home: Path, monkeypatch: pyt
     home = server_home / "private" / ".rapport"
     home.mkdir(parents=True)
     assert data_directory(home, STRANGER) == home
+    home.chmod(0o700)
+    assert data_directory(home, STRANGER).parent == server_home / "shared"
+    home.chmod(0o711)
     (server_home / "private").chmod(0o700)
     elsewhere = data_directory(home, STRANGER)
     assert elsewhere.parent == server_home / "shared"
     assert data_directory(home, STRANGER) == elsewhere
     assert data_directory(home, None) == home
     assert data_directory(server_home / "private" / "other", STRANGER) != elsewhere
+
+
+def test_a_directory_that_was_there_keeps_its_mode(server_home: Path) -> None:
+    """RAPPORT_HOME may name anybody's home directory; a server's own directory is closed."""
+    theirs, new = server_home / "theirs", server_home / "new"
+    theirs.mkdir(mode=0o750)
+    OwnedDirectory(theirs, STRANGER, passage=True)
+    OwnedDirectory(new, STRANGER, passage=True)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (theirs, new)] == [0o750, 0o711]
+    OwnedDirectory(theirs)
+    assert stat.S_IMODE(theirs.stat().st_mode) == 0o700
 
 
 def test_unreachable_programs_are_copied_in_their_layout(server_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
