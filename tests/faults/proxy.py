@@ -16,9 +16,10 @@ class Hop:
     deaf: bool = False
     """Take what comes and pass nothing on: the connection looks alive and never answers."""
     refuse: bool = False
-    swallow: int = 0
-    """How many answers are dropped, and their connections cut, after the server has done what was asked."""
-    swallowed: int = 0
+    ambush: bytes | None = None
+    """The answer to the next request that holds these bytes is dropped, and its connection cut, once the server has
+    done what was asked."""
+    ambushed: int = 0
     _server: asyncio.Server | None = field(default=None, init=False)
     _pairs: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set, init=False)
@@ -50,7 +51,7 @@ class Hop:
             writer.write(words)
 
     def heal(self) -> None:
-        self.delay, self.deaf, self.refuse, self.swallow = 0.0, False, False, 0
+        self.delay, self.deaf, self.refuse, self.ambush = 0.0, False, False, None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -64,9 +65,10 @@ class Hop:
                 return
             answers, upstream = await asyncio.open_connection("127.0.0.1", self.target)
             self._writers.add(upstream)
+            caught = asyncio.Event()
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(reader, upstream, answers=False))
-                both.create_task(self._pump(answers, writer, answers=True))
+                both.create_task(self._ask(reader, upstream, caught))
+                both.create_task(self._answer(answers, writer, caught))
         except (OSError, ExceptionGroup, asyncio.CancelledError):
             return
         finally:
@@ -78,16 +80,26 @@ class Hop:
             self._clients.discard(writer)
             self._pairs.discard(task)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caught: asyncio.Event) -> None:
         while part := await reader.read(65536):
-            if answers and self.swallow:
-                self.swallow -= 1
-                self.swallowed += 1
-                break
-            if self.delay:
-                await asyncio.sleep(self.delay)
-            while self.deaf:
-                await asyncio.sleep(0.02)
-            writer.write(part)
-            await writer.drain()
+            if self.ambush is not None and self.ambush in part:
+                self.ambush = None
+                caught.set()
+            await self._pass_on(part, writer)
         raise ConnectionResetError
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caught: asyncio.Event) -> None:
+        while part := await reader.read(65536):
+            if caught.is_set():
+                self.ambushed += 1
+                break
+            await self._pass_on(part, writer)
+        raise ConnectionResetError
+
+    async def _pass_on(self, part: bytes, writer: asyncio.StreamWriter) -> None:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        while self.deaf:  # noqa: ASYNC110  a poll a hop is cheap, and survives being healed and struck again
+            await asyncio.sleep(0.02)
+        writer.write(part)
+        await writer.drain()

@@ -1,0 +1,81 @@
+"""Nothing acknowledged is lost, repeated or done twice, whatever dies; and the harness notices what would be."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.run import Outcome, Plan, run
+from tests.faults.world import World, opened_world
+
+pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
+
+SEED = 20261122
+SHORT = {
+    "kill api": 8,
+    "kill worker": 3,
+    "kill scheduler": 1,
+    "kill valkey": 2,
+    "wipe valkey": 2,
+    "roll valkey back": 1,
+    "kill postgres backend": 1,
+    "stop api": 1,
+    "restart api": 1,
+    "redis cut": 1,
+    "redis lost answer": 2,
+    "redis black hole": 1,
+    "postgres cut": 1,
+    "postgres lost answer": 2,
+    "client cut": 2,
+    "client lost answer": 2,
+    "upstream cut": 1,
+    "upstream garbage": 1,
+    "upstream 500": 1,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world() -> AsyncIterator[World]:
+    with TemporaryDirectory(prefix="rapport-faults-") as home:
+        async with opened_world(Path(home)) as world:
+            yield world
+
+
+def tell(outcome: Outcome) -> None:
+    verdict = outcome.verdict
+    print(
+        f"\nseed {outcome.plan.seed}: {outcome.faults} faults in {outcome.seconds:.0f} s, {verdict.acknowledged} messages "
+        f"acknowledged, {verdict.replies_taken_over} replies taken over, {verdict.zombies} zombie writes refused, "
+        f"drained in {verdict.drained or float('nan'):.1f} s: {verdict.summary()}"
+    )
+
+
+@pytest.mark.parametrize("seed", [SEED, int(time.time()) % 1_000_000], ids=["fixed", "random"])
+async def test_nothing_is_lost_repeated_or_done_twice(world: World, seed: int) -> None:
+    outcome = await run(world, Plan(seed, SHORT))
+    tell(outcome)
+    assert not outcome.short_of_plan
+    assert not outcome.verdict.broken, outcome.verdict.summary()
+
+
+# what is switched off, the faults that it protects from, and what is seen without it
+SWITCHES = {
+    "log-compare-and-set": ({"wipe valkey": 6, "stop api": 1}, {"repeated", "unfinished"}),
+    "commit-epoch": ({"sleepwalker": 2}, {"twice"}),
+    "unique-message": ({"client lost answer": 5}, {"twice"}),
+    "outbox": ({"wipe valkey": 6, "kill worker": 2}, {"unlearnt"}),
+    "watermark": ({"stop worker": 4}, {"twice"}),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+async def test_the_harness_goes_red_without(world: World, switch: str) -> None:
+    faults, seen = SWITCHES[switch]
+    plan = Plan(SEED, faults, words=30, restless=0.6, pause=(0.05, 0.2), drain_seconds=6.0)
+    outcome = await run(world, plan, switch=switch, workers=2)
+    tell(outcome)
+    assert not outcome.short_of_plan
+    assert seen & outcome.verdict.broken.keys(), f"{switch} is off, and nobody notices"

@@ -1,0 +1,370 @@
+"""The real program on real servers of its own: processes that can be killed, hops that can be cut."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import psutil
+import redis.asyncio
+
+from service import migrate
+from service.auth.config import AuthConfig
+from service.auth.local_keys import AGE, SESSION, ensure_key, mint
+from service.dev.postgres import EmbeddedPostgres
+from service.dev.valkey import EmbeddedValkey
+from tests.faults.proxy import Hop
+
+CHECKOUT = Path(__file__).parents[2]
+LEASE_SECONDS = 1.5
+READY_SECONDS = 60.0
+APIS, WORKERS = 2, 1
+
+
+@dataclass
+class Part:
+    """A process of the service, and its successors."""
+
+    name: str
+    role: str
+    port: int
+    environment: dict[str, str]
+    log: Path
+    front: Hop
+    """What its clients talk to."""
+    redis: Hop
+    postgres: Hop
+    switch: str = ""
+    pid: int = 0
+    stopped: bool = False
+    leaving: bool = False
+    ready: bool = False
+    restarts: int = 0
+
+    @property
+    def url(self) -> str:
+        """Past the hop: for the harness itself."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        return self.front, self.redis, self.postgres
+
+
+@dataclass
+class World:
+    """Everything that runs: servers for good, processes by `populate` and `depopulate`. Made by `opened_world`."""
+
+    home: Path
+    session: aiohttp.ClientSession
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+    parts: dict[str, Part] = field(default_factory=dict)
+    forks: asyncio.subprocess.Process | None = None
+    keeping: bool = True
+    """Whether who dies is replaced."""
+    statuses: Counter[str] = field(default_factory=Counter)
+    _pids: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    _gone: dict[int, int] = field(default_factory=dict)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _begun: set[asyncio.Task[None]] = field(default_factory=set)
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _servers: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    # --- who is there
+
+    def of(self, *roles: str) -> list[Part]:
+        return [part for part in self.parts.values() if part.role in roles]
+
+    @property
+    def apis(self) -> list[Part]:
+        return self.of("serve", "naive-serve")
+
+    def serving(self) -> list[Part]:
+        return [part for part in self.apis if part.ready and not part.stopped and not part.leaving]
+
+    def token(self, subject: str) -> str:
+        return mint(AuthConfig(self.home, embedded=True), subject, timedelta(hours=4))
+
+    # --- processes
+
+    async def add(self, name: str, role: str, *, switch: str = "", **environment: str) -> Part:
+        port = free_port() if role in {"serve", "naive-serve", "upstream"} else 0
+        front, redis, postgres = [await Hop(to).open() for to in (port, self.valkey.port, self.postgres.port)]
+        part = Part(name, role, port, {}, self.home / f"{name}.log", front, redis, postgres, switch)
+        part.environment = {**self._environment(part), **environment}
+        self.parts[name] = part
+        await self.start(part)
+        return part
+
+    def _environment(self, part: Part) -> dict[str, str]:
+        upstream = self.parts.get("upstream", part).url
+        model = {"kind": "openai_compatible", "url": f"{upstream}/v1", "continues": True, "context_length": 8192}
+        timeouts = {"connect": 1.0, "first_token": 3.0, "between_tokens": 1.5, "total": 120.0}
+        backends = [
+            {**model, "name": name, "model": name, "tier": name, "timeouts": timeouts} for name in ("large", "small")
+        ]
+        redis = self.valkey.url.replace(f":{self.valkey.port}/", f":{part.redis.port}/")
+        return {
+            "PATH": os.defpath,
+            "PYTHONPATH": str(CHECKOUT),
+            "HARNESS_TALLY": str(self.home / "tally"),
+            "RAPPORT_HOME": str(self.home),
+            "RAPPORT_EMBEDDED": "true",
+            "RAPPORT_PORT": str(part.port),
+            "RAPPORT_INSTANCE": part.name,
+            "DATABASE_URL": self.postgres.dsn.replace(f":{self.postgres.port}/", f":{part.postgres.port}/"),
+            "REDIS_URL": redis,
+            "DRAMATIQ_BROKER_URL": redis.removesuffix("/0") + "/1",
+            "LLM_BACKENDS": json.dumps(backends),
+            "POSTGRES_POOL_SIZE": "4",
+            "POSTGRES_MAX_OVERFLOW": "8",
+            "TURN_LEASE_SECONDS": str(LEASE_SECONDS),
+            "DRAIN_SECONDS": "6",
+            "LEARN_ATTEMPTS": "1000",  # kills are not the text's fault, but nothing can tell
+            "WORKER_THREADS": "2",
+            "RATE_LIMIT_REQUESTS_PER_MINUTE": "1000000",
+            "RATE_LIMIT_AUTHENTICATED_PER_DAY": "1000000",
+            "STREAMS_PER_USER": "1000",
+            "STREAMS_PER_ADDRESS": "10000",
+        }
+
+    async def start(self, part: Part) -> None:
+        part.stopped = part.leaving = part.ready = False
+        order = {
+            "role": part.role,
+            "environment": part.environment,
+            "log": str(part.log),
+            "switch": part.switch,
+        }
+        async with self._starting:
+            assert self.forks is not None
+            assert self.forks.stdin is not None
+            self.forks.stdin.write(json.dumps(order).encode() + b"\n")
+            part.pid = await asyncio.wait_for(self._pids.get(), 30)
+
+    async def _hear(self) -> None:
+        """Learn from the forking parent who began and who ended; replace the dead."""
+        assert self.forks is not None
+        assert self.forks.stdout is not None
+        while line := await self.forks.stdout.readline():
+            said = json.loads(line)
+            if "pid" in said:
+                self._pids.put_nowait(said["pid"])
+            elif "ended" in said:
+                self._gone[said["ended"]] = said["status"]
+                for part in self.parts.values():
+                    if part.pid == said["ended"]:
+                        self.statuses[f"{part.role} {said['status']}"] += 1
+                        part.ready = False
+                        if self.keeping:
+                            part.restarts += 1
+                            task = asyncio.create_task(self.start(part))
+                            self._begun.add(task)
+                            task.add_done_callback(self._begun.discard)
+
+    async def _look(self) -> None:
+        """Know who is ready, as a load balancer does."""
+        while True:
+            for part in self.apis:
+                if not part.stopped:
+                    part.ready = await self._is_ready(part)
+            await asyncio.sleep(0.05)
+
+    async def _is_ready(self, part: Part) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with self.session.get(f"{part.url}/health/live", timeout=aiohttp.ClientTimeout(total=1.0)) as answer:
+                return answer.status == 200
+        return False
+
+    async def wait_ready(self, count: int | None = None) -> None:
+        wanted = len(self.apis) if count is None else count
+        deadline = time.monotonic() + READY_SECONDS
+        while len(self.serving()) < wanted:
+            if time.monotonic() > deadline:
+                raise AssertionError("not ready:\n" + "\n".join(p.log.read_text()[-2000:] for p in self.apis))
+            await asyncio.sleep(0.02)
+
+    def signal(self, part: Part, number: int) -> bool:
+        """Send a signal; False when there is nobody to send it to."""
+        if part.pid in self._gone:
+            return False
+        try:
+            os.kill(part.pid, number)
+        except ProcessLookupError:
+            return False
+        if number == signal.SIGKILL:
+            part.ready = False
+        return True
+
+    def heal(self) -> None:
+        for part in self.parts.values():
+            for hop in part.hops:
+                hop.heal()
+
+    # --- servers
+
+    async def kill_valkey(self) -> None:
+        async with self._servers:
+            self.valkey.kill()
+            await asyncio.to_thread(self.valkey.start)
+
+    async def roll_valkey_back(self, seconds: float) -> None:
+        """Let it lose its last seconds, as a restored backup or a fail-over to a replica that lags does."""
+        async with self._servers:
+            copy = self.home / "valkey-copy"
+            shutil.rmtree(copy, ignore_errors=True)
+            files = self.valkey.home / "appendonlydir"
+            await asyncio.to_thread(shutil.copytree, files, copy)
+            await asyncio.sleep(seconds)
+            self.valkey.kill()
+            owner = files.stat()
+            shutil.rmtree(files)
+            copy.rename(files)
+            for path in (files, *files.iterdir()):
+                os.chown(path, owner.st_uid, owner.st_gid)
+            await asyncio.to_thread(self.valkey.start)
+
+    async def kill_postmaster(self) -> None:
+        async with self._servers:
+            self.postgres.kill()
+            await asyncio.to_thread(self.postgres.start)
+
+    def kill_backend(self, chance: random.Random) -> bool:
+        """Kill one connection's process: PostgreSQL then ends all others and recovers from its log."""
+        if self.postgres.process is None:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.postgres.process.pid).children()
+            serving = [child.pid for child in children if "rapport rapport" in " ".join(child.cmdline())]
+            if serving:
+                os.kill(chance.choice(serving), signal.SIGKILL)
+                return True
+        return False
+
+    # --- beginning and end
+
+    async def populate(
+        self,
+        *,
+        apis: int = APIS,
+        workers: int = WORKERS,
+        runners: int = 0,
+        switch: str = "",
+        environment: dict[str, str] | None = None,
+        prefix: str = "",
+    ) -> None:
+        """Start the service's processes, over an empty database, and wait until they serve."""
+        self.keeping = True
+        await self.add("upstream", "upstream")
+        extra = {**({"TURN_RUNNER": "outside"} if runners else {}), **(environment or {})}
+        wanted = {"api": ("serve", apis), "runner": ("runner", runners), "worker": ("worker", workers)}
+        for name, (role, count) in {**wanted, "scheduler": ("scheduler", 1)}.items():
+            if prefix and role not in {"serve", "worker"}:
+                continue
+            for number in range(count):
+                await self.add(f"{name}{number}", f"{prefix}{role}", switch=switch, **extra)
+        await self.wait_ready()
+
+    async def depopulate(self) -> None:
+        """End every process, and forget all that they did."""
+        self.keeping = False
+        await asyncio.gather(*self._begun, return_exceptions=True)
+        parts, self.parts = list(self.parts.values()), {}
+        for part in parts:
+            self.signal(part, signal.SIGKILL)
+            for hop in part.hops:
+                await hop.close()
+        connection = await asyncpg.connect(self.postgres.url("rapport", superuser=True))
+        tables = await connection.fetch(
+            """SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+            AND NOT relispartition AND relname <> 'alembic_version'"""
+        )
+        await connection.execute(f"TRUNCATE {', '.join(row['relname'] for row in tables)}")
+        await connection.close()
+        async with redis.asyncio.Redis.from_url(self.valkey.url) as client:
+            await client.flushall()
+        (self.home / "tally").unlink(missing_ok=True)
+        self.statuses.clear()
+
+    async def open(self) -> None:
+        """Start the servers, and the parent of all processes."""
+        for key in (SESSION, AGE):
+            ensure_key(self.home, key)
+        self.forks = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.faults.forks",
+            cwd=CHECKOUT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT), "RAPPORT_HOME": str(self.home)},
+        )
+        self.postgres.start()
+        self.valkey.start()
+        await asyncio.to_thread(migrate.upgrade, self.postgres.dsn)
+        assert self.forks.stdout is not None
+        assert "ready" in json.loads(await self.forks.stdout.readline())
+        self._tasks += [asyncio.create_task(self._hear()), asyncio.create_task(self._look())]
+
+    async def close(self) -> None:
+        self.keeping = False
+        for task in (*self._tasks, *self._begun):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._begun, return_exceptions=True)
+        if self.forks is not None and self.forks.stdin is not None:
+            self.forks.stdin.close()  # it goes, and the kernel ends its children
+            await self.forks.wait()
+        for part in self.parts.values():
+            for hop in part.hops:
+                await hop.close()
+        self.valkey.kill()
+        self.postgres.stop(immediately=True)
+
+    def tally(self) -> Counter[str]:
+        path = self.home / "tally"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return Counter(line.partition(" ")[0] for line in lines)
+
+    def stalls(self) -> list[tuple[float, float]]:
+        """Every hold-up of an API's event loop: seconds, and the seconds of processor time within them."""
+        path = self.home / "tally"
+        lines = path.read_text().splitlines() if path.exists() else []
+        found = [line.split() for line in lines if line.startswith("stall ")]
+        return [(float(held), float(busy)) for _, held, busy in found]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def opened_world(home: Path, settings: dict[str, Any] | None = None) -> AsyncIterator[World]:
+    """Servers, and nobody who uses them yet; all ended with the block."""
+    await asyncio.to_thread(home.chmod, 0o711)  # servers of root's run as another user, who passes through
+    postgres = EmbeddedPostgres(home / "postgres", settings={"shared_buffers": "64MB"})
+    valkey = EmbeddedValkey(home / "valkey", settings=settings or {})
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        world = World(home, session, postgres, valkey)
+        try:
+            await world.open()
+            yield world
+        finally:
+            await world.close()
