@@ -17,7 +17,7 @@ from dramatiq import Broker
 from prometheus_client import Counter
 
 from memory.learning import LearnConfig, Learnt, catch_up
-from memory.ports import Embedder
+from memory.ports import Embedder, Reasoner
 from memory.postgres import Database
 from service.llm.reasoner import BackendReasoner
 from service.settings import Settings
@@ -142,12 +142,14 @@ def open_jobs(settings: Settings, database: Database, embedder: Embedder, reason
     """The queue when there is a Redis, else this process. Call it on the event loop that will use it."""
     if settings.redis_enabled:
         return DramatiqJobs(open_broker(BrokerConfig(settings.broker_url)))
-    jobs = LocalJobs(make_learner(database, embedder, reasoner, learn_config(settings)))
+    jobs = LocalJobs(make_learner(database, embedder, reasoner.on, learn_config(settings)))
     jobs.sweep_with(Sweeper(database, jobs.wake_learner))
     return jobs
 
 
-def make_learner(database: Database, embedder: Embedder, reasoner: BackendReasoner, config: LearnConfig) -> Learner:
+def make_learner(
+    database: Database, embedder: Embedder, reasoner_on: Callable[[str], Reasoner], config: LearnConfig
+) -> Learner:
     """Learning with the backends of the conversation's own route: nothing said there is shown to others."""
 
     async def learner(user_id: UUID, conversation_id: UUID) -> Learnt:
@@ -155,7 +157,7 @@ def make_learner(database: Database, embedder: Embedder, reasoner: BackendReason
             route = await connection.fetchval(
                 "SELECT route FROM conversations WHERE user_id = $1 AND id = $2", user_id, conversation_id
             )
-        return await catch_up(database, reasoner.on(route or "general"), embedder, user_id, conversation_id, config)
+        return await catch_up(database, reasoner_on(route or "general"), embedder, user_id, conversation_id, config)
 
     return learner
 

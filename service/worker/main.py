@@ -127,7 +127,7 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         stack.push_async_callback(embedder.aclose)
         backends = Backends(settings.backends, home=settings.home)
         stack.push_async_callback(backends.aclose)
-        yield make_learner(database, embedder, _reasoner(settings, backends, database), learn_config(settings))
+        yield make_learner(database, embedder, _reasoner_on(settings, backends, database), learn_config(settings))
 
 
 def run_scheduler(settings: Settings) -> int:
@@ -144,6 +144,8 @@ def run_scheduler(settings: Settings) -> int:
     return asyncio.run(run())
 
 
-def _reasoner(settings: Settings, backends: Backends, database: Database) -> Reasoner:
+def _reasoner_on(settings: Settings, backends: Backends, database: Database) -> Callable[[str], Reasoner]:
     reasoner = BackendReasoner(backends)
-    return PoliteReasoner(reasoner, database) if settings.learn_politely else reasoner
+    if not settings.learn_politely:
+        return reasoner.on
+    return lambda route: PoliteReasoner(reasoner.on(route), database)
