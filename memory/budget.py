@@ -1,13 +1,16 @@
 """What fits: ranked memories without repetitions, within a number of tokens."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 CHARACTERS_PER_TOKEN = 4
 """Close enough for every tokenizer in use to plan with; the prompt is measured again before it is sent."""
+LEAST_ITEM = 10
+"""Tokens under which no memory fits: day and speaker take that."""
+WORDS = re.compile(r"\w+")
 
 
 def tokens(text: str) -> int:
@@ -15,16 +18,14 @@ def tokens(text: str) -> int:
     return max(1, round(len(text) / CHARACTERS_PER_TOKEN))
 
 
-def distinct(ranked: Iterable[T], text: Callable[[T], str]) -> list[T]:
+def distinct(ranked: Iterable[T], text: Callable[[T], str]) -> Iterator[T]:
     """Leave out what says the same words as something ranked above it."""
     seen: set[str] = set()
-    kept = []
     for item in ranked:
-        words = " ".join(re.findall(r"\w+", text(item).lower()))
+        words = " ".join(WORDS.findall(text(item).lower()))
         if words not in seen:
             seen.add(words)
-            kept.append(item)
-    return kept
+            yield item
 
 
 def within(ranked: Iterable[T], text: Callable[[T], str], *, token_budget: int, limit: int) -> list[T]:
@@ -32,7 +33,7 @@ def within(ranked: Iterable[T], text: Callable[[T], str], *, token_budget: int, 
     kept: list[T] = []
     left = token_budget
     for item in ranked:
-        if len(kept) == limit or left <= 0:
+        if len(kept) >= limit or left < LEAST_ITEM:
             break
         cost = tokens(text(item))
         if cost <= left:

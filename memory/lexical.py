@@ -51,10 +51,9 @@ def _stemmer(language: str) -> "snowballstemmer.stemmer":
 
 
 @lru_cache(maxsize=50_000)
-def _stem(word: str, language: str) -> str:
-    if word.isascii():
-        spoken = language
-    else:
+def stem(word: str, language: str) -> str:
+    spoken = language
+    if not word.isascii():
         spoken = next((other for script, other in SCRIPT_LANGUAGES if script.search(word)), language)
     if spoken not in LANGUAGES or word.isdigit():
         return word
@@ -68,7 +67,7 @@ def terms(text: str, language: str = "en") -> Counter[str]:
         if piece[0] >= "\u0e00" and re.match(rf"[{UNSPACED}]", piece):
             counted.update([piece] if len(piece) == 1 else [piece[i : i + 2] for i in range(len(piece) - 1)])
         elif piece not in ENGLISH_STOP_WORDS:
-            counted[_stem(piece, language)] += 1
+            counted[stem(piece, language)] += 1
     return counted
 
 

@@ -5,43 +5,42 @@ The statement scores every memory of the user on the routes that the caller name
 promising ones to `ranking`. Scores of one user never depend on another's rows.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
 import numpy as np
-import numpy.typing as npt
 
-from memory import budget, lexical, ranking, temporal
+from memory import associations, budget, excerpts, lexical, ranking, temporal
+from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, term_weights
+from memory.ports import Vectors
 from memory.postgres import Connection
+from memory.statements import RECALL
 
-Vector = npt.NDArray[np.float32]
+__all__ = [
+    "EpisodeRow",
+    "RecallQuery",
+    "RecalledItem",
+    "Vector",
+    "embedding_text",
+    "index_messages",
+    "recall",
+    "sparse",
+    "term_weights",
+]
 
-POOL = 200
-"""Messages that the statement hands over to be ranked."""
-REACH = 10
-"""Messages before and after whose best score lifts a message: about one sitting."""
-INDEXED_CHARACTERS = 32_000
-"""Of a longer message only the head is searchable."""
-INDEXED_TERMS = 600
-"""Different terms kept of one message, the most frequent ones: a row must fit in a page of the table."""
+Vector = Vectors
 
-
-@dataclass(frozen=True, slots=True)
-class EpisodeRow:
-    """A message as recall wants it."""
-
-    conversation_id: UUID
-    seq: int
-    message_id: UUID
-    role: str
-    speaker: str | None
-    text: str
-    said_at: datetime
-    route: str
-    vector: Vector | None = None
-    """Of `embedding_text`; a message without one is found by its words until it is indexed again with one."""
+LEAST_ALIKE = 0.2
+"""Cosine under which a memory that shares no word with the question is about something else (docs/recall.md)."""
+NEWEST_FIRST = 5
+SAME_MATTER = 1.5
+"""Of the first five, those whose scores are this close to the best one's stand newest first: what was said later
+corrects what was said before."""
+CANDIDATE = tuple(field.name for field in fields(ranking.Candidate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class RecalledItem:
     id: UUID
     layer: str
     text: str
-    """As it goes into the prompt: day, speaker, words; relative dates resolved."""
+    """As it goes into the prompt: day, speaker, words; relative dates resolved, what is long cut to what matters."""
     score: float
     why: tuple[str, ...]
     said_at: datetime
@@ -77,179 +76,84 @@ class RecalledItem:
     seq: int
 
 
-def embedding_text(speaker: str | None, role: str, text: str) -> str:
-    """What is embedded of a message. Who speaks is the most telling part of it (docs/recall.md)."""
-    return f"{speaker or role}: {text}"
-
-
-def sparse(weighted: dict[int, float]) -> str:
-    """The literal of a pgvector sparsevec."""
-    return (
-        "{"
-        + ",".join(f"{term}:{weight:.4g}" for term, weight in sorted(weighted.items()))
-        + f"}}/{lexical.TERM_SPACE + 1}"
-    )
-
-
-def term_weights(user_id: UUID, text: str, language: str = "en") -> dict[int, float]:
-    """Keyed term ids of a text with what each is worth to BM25 before its IDF."""
-    counted = lexical.terms(text[:INDEXED_CHARACTERS], language)
-    weighted = lexical.weights(counted)
-    return {lexical.term_id(term, user_id): weighted[term] for term, _ in counted.most_common(INDEXED_TERMS)}
-
-
-INDEX = """
-WITH new AS (
-    SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
-        $9::text[], $10::smallint[], $11::text[], $12::text[], $13::text[])
-    AS v(message_id, conversation_id, seq, role, speaker, route, said_at, text, traits, terms, lexical, embedding)
-), known AS (
-    SELECT message_id FROM episodes WHERE user_id = $1 AND message_id = ANY ($2::uuid[])
-), written AS (
-INSERT INTO episodes
-    (user_id, message_id, conversation_id, seq, role, speaker, route, said_at, text, traits, terms, lexical, embedding)
-SELECT $1, message_id, conversation_id, seq, role, speaker, route, said_at, text, traits, terms::int[],
-    lexical::sparsevec, embedding::halfvec
-FROM new ORDER BY seq
-ON CONFLICT (user_id, message_id) DO UPDATE SET embedding = excluded.embedding
-    WHERE episodes.embedding IS NULL AND excluded.embedding IS NOT NULL
-RETURNING message_id
-)
-SELECT count(*) FROM written WHERE message_id NOT IN (SELECT message_id FROM known)
-"""
-
-
-async def index_messages(
-    connection: Connection, user_id: UUID, rows: Sequence[EpisodeRow], *, time_zone: str = "UTC", language: str = "en"
-) -> int:
-    """Make messages recallable; gives how many are new.
-
-    Idempotent: what is there stays, except that a missing vector is filled in. Relative dates are resolved here, by the
-    day on which the message was said where the user lives.
-    """
-    if not rows:
-        return 0
-    texts = [temporal.annotate(row.text, row.said_at, time_zone) for row in rows]
-    weighted = [
-        term_weights(user_id, f"{row.speaker or ''} {text}", language) for row, text in zip(rows, texts, strict=True)
-    ]
-    before = {(row.conversation_id, row.seq): "?" in row.text for row in rows}
-    flags = [
-        int(ranking.traits(row.text))
-        | (int(ranking.Trait.ANSWERS) if before.get((row.conversation_id, row.seq - 1), False) else 0)
-        for row in rows
-    ]
-    fresh = await connection.fetchval(
-        INDEX,
-        user_id,
-        [row.message_id for row in rows],
-        [row.conversation_id for row in rows],
-        [row.seq for row in rows],
-        [row.role for row in rows],
-        [row.speaker for row in rows],
-        [row.route for row in rows],
-        [row.said_at for row in rows],
-        [text.replace("\x00", "") for text in texts],
-        flags,
-        ["{" + ",".join(map(str, sorted(terms))) + "}" for terms in weighted],
-        [sparse(terms) for terms in weighted],
-        [None if row.vector is None else _dense(row.vector) for row in rows],
-    )
-    return int(fresh)
-
-
-def _dense(vector: Vector) -> str:
-    return "[" + ",".join(f"{x:.5f}" for x in vector.tolist()) + "]"
-
-
-RECALL = f"""
-WITH asked AS MATERIALIZED (
-    SELECT asked.term, ln(1 + greatest(total.episodes - coalesce(known.episodes, 0) + 0.5, 0.5)
-        / (coalesce(known.episodes, 0) + 0.5)) AS idf
-    FROM unnest($4::int[]) AS asked(term)
-    CROSS JOIN (SELECT coalesce(sum(episodes), 0) AS episodes FROM term_counts WHERE user_id = $1 AND term = 0) AS total
-    LEFT JOIN term_counts AS known ON known.user_id = $1 AND known.term = asked.term
-), question AS MATERIALIZED (
-    SELECT $3::real[]::halfvec(384) AS dense,
-        ('{{' || coalesce(string_agg(term || ':' || idf::real, ',' ORDER BY term), '')
-            || '}}/{lexical.TERM_SPACE + 1}')::sparsevec AS words
-    FROM asked
-), scored AS MATERIALIZED (
-    SELECT e.message_id, e.conversation_id, e.seq, e.role, e.speaker, e.said_at, e.text, e.traits,
-        -(e.lexical <#> question.words) AS lexical, coalesce(1 - (e.embedding <=> question.dense), 0) AS dense
-    FROM episodes AS e, question WHERE e.user_id = $1 AND e.route = ANY ($2::text[])
-), scale AS MATERIALIZED (
-    SELECT max(lexical) AS lexical_best, max(dense) AS dense_best,
-        coalesce(min(dense) FILTER (WHERE dense <> 0), 0) AS dense_worst
-    FROM scored
-), fused AS (
-    SELECT scored.*, lexical / greatest(lexical_best, 1e-6)
-        + greatest(dense - dense_worst, 0) / greatest(dense_best - dense_worst, 1e-6) AS own
-    FROM scored, scale
-), placed AS (
-    SELECT *, lag(lexical, 1, 0) OVER said AS l1, lead(lexical, 1, 0) OVER said AS r1,
-        lag(lexical, 2, 0) OVER said AS l2, lead(lexical, 2, 0) OVER said AS r2,
-        lag(dense, 1, 0) OVER said AS dl1, lead(dense, 1, 0) OVER said AS dr1,
-        lag(dense, 2, 0) OVER said AS dl2, lead(dense, 2, 0) OVER said AS dr2,
-        max(own) OVER (said ROWS BETWEEN {REACH} PRECEDING AND {REACH} FOLLOWING) AS around
-    FROM fused WINDOW said AS (PARTITION BY conversation_id ORDER BY seq)
-)
-SELECT message_id, conversation_id, seq, role, speaker, said_at, text, traits, lexical, dense,
-    l1, r1, l2, r2, dl1, dr1, dl2, dr2, around, scale.*
-FROM placed, scale
-WHERE $5::uuid IS NULL OR conversation_id <> $5 OR seq <= $6
-ORDER BY own + 0.6 * around DESC, seq LIMIT {POOL}
-"""
-
-
 async def recall(connection: Connection, query: RecallQuery) -> list[RecalledItem]:
     """What is worth putting into the prompt, best first; nothing when nothing is good enough."""
-    asked = sorted({lexical.term_id(term, query.user_id) for term in lexical.terms(query.text, query.language)})
+    counted = lexical.terms(query.text, query.language)
+    asked = {term: lexical.term_id(term, query.user_id) for term in counted}
     conversation_id, seq = query.exclude_conversation_after or (None, None)
     rows = await connection.fetch(
         RECALL,
         query.user_id,
         list(query.routes),
         None if query.vector is None else query.vector.tolist(),
-        asked,
+        list(asked.values()),
         conversation_id,
         seq,
     )
-    if not rows:
+    if not rows or (rows[0]["lexical_best"] <= 0 and rows[0]["dense_best"] < LEAST_ALIKE):
         return []
-    scale = ranking.Scale(rows[0]["lexical_best"], rows[0]["dense_best"], rows[0]["dense_worst"])
-    if scale.lexical_best <= 0 and scale.dense_best < LEAST_ALIKE:
-        return []
-    candidates = [ranking.Candidate(*tuple(row)[:-3]) for row in rows]
-    days = temporal.asked_about(query.text, query.now, query.time_zone)
-    question = ranking.read_question(query.text, query.names, days)
-    ranked = ranking.rank(candidates, scale, question)
-    items = [_item(score, candidate, query.time_zone) for score, candidate in ranked]
-    chosen = budget.distinct(items, lambda item: item.text)
-    return budget.within(chosen, lambda item: item.text, token_budget=query.token_budget, limit=query.limit)
+    telling = dict(zip(asked, rows[0]["idfs"], strict=True))
+    question = _question(query, telling)
+    found = _ranked(rows, question)
+    distinct = budget.distinct(_newest_first(found), lambda scored: scored[1]["text"])
+    # rendered one by one, as long as there is room
+    items = (_item(score, row, query, question, telling) for score, row in distinct)
+    return budget.within(items, lambda item: item.text, token_budget=query.token_budget, limit=query.limit)
 
 
-LEAST_ALIKE = 0.2
-"""Cosine under which a memory that shares no word with the question is about something else (docs/recall.md)."""
+Scored = tuple[float, asyncpg.Record]
 
 
-def _item(score: float, candidate: ranking.Candidate, time_zone: str) -> RecalledItem:
-    day = temporal.local_day(candidate.said_at, time_zone)
-    why = []
-    if candidate.dense >= LEAST_ALIKE:
-        why.append("dense")
-    if candidate.lexical > 0:
-        why.append("lexical")
+def _ranked(rows: Sequence[asyncpg.Record], question: ranking.Question) -> list[Scored]:
+    by_id = {row["id"]: row for row in rows}
+    candidates = [_candidate(row) for row in rows]
+    return [(score, by_id[found.id]) for score, found in ranking.rank(candidates, question, associations.table())]
+
+
+def _newest_first(found: Sequence[Scored]) -> list[Scored]:
+    close = sum(score >= found[0][0] - SAME_MATTER for score, _ in found[:NEWEST_FIRST])
+    head = sorted(found[:close], key=lambda scored: (scored[1]["said_at"], scored[1]["seq"]), reverse=True)
+    return [*head, *found[close:]]
+
+
+def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:
+    names = {word for name in query.names for word in name.lower().split()}
+    table = associations.table()
+    known: dict[int, float] = {}
+    for word in re.findall(r"[a-z0-9]+", query.text.lower()):
+        idf = idfs.get(lexical.stem(word, query.language))
+        if idf is not None and word not in names and (number := table.number(word)) is not None:
+            known[number] = idf
+    return ranking.read_question(
+        query.text,
+        query.names,
+        temporal.asked_about(query.text, query.now, query.time_zone),
+        np.array(list(known), np.uint16),
+        np.array(list(known.values()), np.float32),
+    )
+
+
+def _candidate(row: asyncpg.Record) -> ranking.Candidate:
+    return ranking.Candidate(**{name: row[name] for name in CANDIDATE})
+
+
+def _item(
+    score: float, row: asyncpg.Record, query: RecallQuery, question: ranking.Question, telling: dict[str, float]
+) -> RecalledItem:
+    day = temporal.local_day(row["said_at"], query.time_zone)
+    why = [name for name, holds in (("dense", row["dense"] >= LEAST_ALIKE), ("lexical", row["words"] > 0)) if holds]
+    text = excerpts.cut(row["text"], telling, asks_when=question.asks_when)
+    speaker = "" if row["layer"] == "fact" else f"{row['speaker'] or row['role']}: "
     return RecalledItem(
-        id=candidate.message_id,
-        layer="episode",
-        text=f"[{day.isoformat()}] {candidate.speaker or candidate.role}: {candidate.text}",
+        id=row["id"],
+        layer=row["layer"],
+        text=f"[{day.isoformat()}] {speaker}{text}",
         score=score,
         why=tuple(why) or ("neighbour",),
-        said_at=candidate.said_at,
-        speaker=candidate.speaker,
-        role=candidate.role,
-        conversation_id=candidate.conversation_id,
-        message_id=candidate.message_id,
-        seq=candidate.seq,
+        said_at=row["said_at"],
+        speaker=row["speaker"],
+        role=row["role"],
+        conversation_id=row["conversation_id"],
+        message_id=row["message_id"],
+        seq=row["seq"],
     )

@@ -189,7 +189,7 @@ def bench_recall(
     """Score recall against annotated evidence, through this service's own import and search."""
     from service.bench.recall import main as run
 
-    raise typer.Exit(_guarded(lambda: run(configured(), data, as_json=as_json)))
+    raise typer.Exit(_guarded(lambda: run(data, settings().home, as_json=as_json)))
 
 
 def _guarded(action: Callable[[], Result]) -> Result:
