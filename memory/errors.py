@@ -4,6 +4,8 @@ LongTermMemoryError
 ├── ReasonerUnavailableError      no model can answer now; the work is tried again later
 ├── ReasonerRefusedError          the models won't answer this text; the work counts as tried
 ├── StoreUnavailableError         PostgreSQL is away or restarting
+├── KeyUnavailableError           the master key that a user's texts are sealed under isn't here
+├── AccountErasedError            moments ago; it can begin anew in a minute
 ├── MemoryNotFoundError           absent, or another user's
 ├── NotCorrectableError           what was said can't be changed, and history can't either
 └── TurnRefusedError              the accept statement let nobody through
@@ -29,6 +31,14 @@ class ReasonerRefusedError(LongTermMemoryError):
 
 class StoreUnavailableError(LongTermMemoryError):
     """PostgreSQL is away or restarting."""
+
+
+class KeyUnavailableError(LongTermMemoryError):
+    """A user's texts can't be opened."""
+
+
+class AccountErasedError(LongTermMemoryError):
+    """The account was erased moments ago; it can begin anew in a minute."""
 
 
 class MemoryNotFoundError(LongTermMemoryError):

@@ -13,3 +13,6 @@ SUMMARIES = Counter("rapport_summaries_total", "Chunks of conversation to be sum
 UNCERTAIN = Counter("rapport_facts_uncertain_total", "Facts made uncertain because one that they depend on changed")
 JUNK_RATE = Gauge("rapport_memory_junk_ratio", "Share of current facts that the last audit found something wrong with")
 JUNK = Gauge("rapport_memory_junk_facts", "Current facts that the last audit found something wrong with", ["what"])
+UNOPENED = Counter(
+    "rapport_unopened_texts_total", "Sealed texts that did not open with their user's key; should stay 0"
+)

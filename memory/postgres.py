@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import asyncpg
 import orjson
 
 from memory.errors import StoreUnavailableError
+from memory.vault import KeyRing, Vault, encode
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -47,7 +49,18 @@ class PoolConfig:
     """False behind PgBouncer in transaction mode before 1.21, which can't keep prepared statements."""
 
 
-async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+class SealingConnection(asyncpg.Connection):
+    """A connection that opens its user's sealed text as it arrives (memory.vault)."""
+
+    keyring: KeyRing
+
+
+async def _prepare(connection: Any, vault: Vault | None) -> None:
+    connection.keyring = KeyRing(vault)
+    if vault is not None:
+        await connection.set_type_codec(
+            "text", schema="pg_catalog", encoder=encode, decoder=connection.keyring.decode, format="binary"
+        )
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -81,8 +94,10 @@ async def _roll_back(connection: Connection) -> None:
 class Database:
     """A pool whose every use is one transaction. Safe for any number of tasks."""
 
-    def __init__(self, config: PoolConfig) -> None:
+    def __init__(self, config: PoolConfig, vault: Vault | None = None) -> None:
+        """With a vault, text is sealed as it is written; without one it is only read."""
         self._config = config
+        self._vault = vault
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
@@ -101,7 +116,8 @@ class Database:
                     timeout=config.acquire_timeout,
                     command_timeout=config.command_timeout,
                     statement_cache_size=200 if config.prepared else 0,
-                    init=_prepare,
+                    connection_class=SealingConnection,
+                    init=partial(_prepare, vault=self._vault),
                     reset=_keep,
                     # a hash-partitioned table is pruned at run time; JIT would cost more than the whole statement
                     server_settings={"application_name": "rapport", "jit": "off"},
@@ -120,7 +136,8 @@ class Database:
     def as_user(self, user_id: UUID) -> AbstractAsyncContextManager[Connection]:
         """One transaction that can see and write this user's rows only."""
         return self._transaction(
-            f"BEGIN; SELECT set_config('rapport.user_id', '{user_id}', true), set_config('rapport.system', '', true)"
+            f"BEGIN; SELECT set_config('rapport.user_id', '{user_id}', true), set_config('rapport.system', '', true)",
+            user_id,
         )
 
     def system(self) -> AbstractAsyncContextManager[Connection]:
@@ -130,7 +147,7 @@ class Database:
         )
 
     @asynccontextmanager
-    async def _transaction(self, begin: str) -> AsyncIterator[Connection]:
+    async def _transaction(self, begin: str, user_id: UUID | None = None) -> AsyncIterator[Connection]:
         if self._pool is None:
             await self.open()
         assert self._pool is not None  # noqa: S101  open() raised otherwise
@@ -139,6 +156,9 @@ class Database:
             async with self._pool.acquire(timeout=self._config.acquire_timeout) as connection:
                 try:
                     await connection.execute(begin)
+                    if self._vault is not None:
+                        key = None if user_id is None else await self._vault.key(connection, user_id)
+                        cast("SealingConnection", connection).keyring.current = key
                     yield connection
                 except BaseException:
                     await asyncio.shield(_roll_back(connection))

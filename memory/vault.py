@@ -1,0 +1,201 @@
+"""Text at rest: each user's words are sealed with a key of the user's own, which only the master key opens.
+
+AES-256-GCM (NIST SP 800-38D) with a random nonce. Bound into every token are its owner, its table and its row, so that
+a token moved to another user does not open. Destroying a user's key destroys the words in every backup too.
+
+Reading needs no care: `Database.as_user` gives the connection its user's key, and text opens as it arrives (a column,
+not an array, nor inside of JSON). Writing asks `sealed` for it, with the connection at hand. What a stolen database still shows: docs/decisions/sealed-text.md.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from memory.errors import KeyUnavailableError
+from memory.metrics import UNOPENED
+
+PREFIX: Final = "\x01s1."
+"""Marks a sealed text. Text without it was written before sealing was turned on, and stays readable."""
+NONCE = 12
+PLACES: Final = ("messages", "episodes", "facts", "fact_sources", "conversations", "turns", "profiles")
+"""Tables that hold sealed text; their position is written into the token, so only append."""
+HEADER = 17
+KEY_SECONDS = 60.0
+"""How long an opened key is kept in memory: what an erased user's key outlives its row at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class MasterKey:
+    """Opens the users' keys; it never touches text."""
+
+    secret: bytes
+    name: str = ""
+    """Tells the keys of a rotation apart; by default the beginning of the secret's digest."""
+
+    @classmethod
+    def parse(cls, text: str) -> "MasterKey":
+        """Read 32 bytes in base64 or hex. Raises `ValueError`."""
+        text = text.strip()
+        try:
+            secret = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
+        except (ValueError, binascii.Error) as error:
+            raise ValueError("a master key is 32 random bytes in base64 or hex: openssl rand -base64 32") from error
+        if len(secret) != 32:
+            raise ValueError(f"a master key has 32 bytes, not {len(secret)}: openssl rand -base64 32")
+        return cls(secret, hashlib.sha256(b"rapport master key" + secret).hexdigest()[:16])
+
+
+class UserKey:
+    """Seals and opens one user's text."""
+
+    __slots__ = ("_aead", "user_id")
+
+    def __init__(self, user_id: UUID, secret: bytes) -> None:
+        self.user_id = user_id
+        self._aead = AESGCM(_derived(secret, b"text"))
+
+    def seal(self, place: str, row: UUID, text: str) -> str:
+        header = bytes([PLACES.index(place)]) + row.bytes
+        nonce = os.urandom(NONCE)
+        sealed = self._aead.encrypt(nonce, text.encode(), self.user_id.bytes + header)
+        return PREFIX + base64.b64encode(header + nonce + sealed).decode("ascii")
+
+    def open(self, text: str) -> str:
+        """The words of a token; text that is no token of this user's comes back as it is, and is counted."""
+        if not text.startswith(PREFIX):
+            return text
+        try:
+            raw = base64.b64decode(text[len(PREFIX) :])
+            return self._aead.decrypt(
+                raw[HEADER : HEADER + NONCE], raw[HEADER + NONCE :], self.user_id.bytes + raw[:HEADER]
+            ).decode()
+        except (InvalidTag, ValueError, binascii.Error):
+            UNOPENED.inc()
+            return text
+
+
+def _derived(secret: bytes, purpose: bytes) -> bytes:
+    """HKDF-Expand (RFC 5869) of a uniformly random secret, one block."""
+    return hmac.digest(secret, b"rapport " + purpose + b"\x01", "sha256")
+
+
+class Asking(Protocol):
+    """What the vault needs of a connection."""
+
+    async def fetchrow(self, query: str, *args: object) -> Any: ...
+    async def execute(self, query: str, *args: object) -> Any: ...
+
+
+# A user's first writer makes the key; whoever comes at the same time takes that one.
+MAKE = """
+INSERT INTO user_keys (user_id, wrapped, master) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING
+"""
+READ = "SELECT wrapped, master FROM user_keys WHERE user_id = $1"
+
+
+class Vault:
+    """Users' keys, opened when they are needed and kept for a few minutes."""
+
+    def __init__(self, *masters: MasterKey, keep_seconds: float = KEY_SECONDS, capacity: int = 20_000) -> None:
+        """The first master key wraps new keys; the others open those that were wrapped before a rotation."""
+        self._masters = {master.name: master for master in masters}
+        self._current = masters[0]
+        self._keep_seconds = keep_seconds
+        self._capacity = capacity
+        self._kept: OrderedDict[UUID, tuple[float, UserKey]] = OrderedDict()
+
+    def kept(self, user_id: UUID) -> UserKey | None:
+        """The key, when it is at hand."""
+        until, key = self._kept.get(user_id, (0.0, None))
+        return key if until > time.monotonic() else None
+
+    async def key(self, connection: Asking, user_id: UUID) -> UserKey:
+        """The user's key; made on first use. Raises `KeyUnavailableError` when its master key isn't here."""
+        kept = self.kept(user_id)
+        if kept is not None:
+            return kept
+        row = await connection.fetchrow(READ, user_id)
+        if row is not None:
+            key = UserKey(user_id, self._unwrap(user_id, row["wrapped"], row["master"]))
+            self._keep(key)
+            return key
+        # not kept before its row is known to be committed
+        await connection.execute(MAKE, user_id, self._wrap(user_id, os.urandom(32)), self._current.name)
+        row = await connection.fetchrow(READ, user_id)
+        return UserKey(user_id, self._unwrap(user_id, row["wrapped"], row["master"]))
+
+    def _keep(self, key: UserKey) -> None:
+        self._kept[key.user_id] = (time.monotonic() + self._keep_seconds, key)
+        self._kept.move_to_end(key.user_id)
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+
+    def forget(self, user_id: UUID) -> None:
+        self._kept.pop(user_id, None)
+
+    def _wrap(self, user_id: UUID, secret: bytes) -> bytes:
+        nonce = os.urandom(NONCE)
+        return nonce + AESGCM(self._current.secret).encrypt(nonce, secret, b"user key" + user_id.bytes)
+
+    def _unwrap(self, user_id: UUID, wrapped: bytes, master: str) -> bytes:
+        found = self._masters.get(master)
+        if found is None:
+            raise KeyUnavailableError(
+                f"The texts of this user are sealed under the master key {master}, which isn't set."
+            )
+        try:
+            return AESGCM(found.secret).decrypt(wrapped[:NONCE], wrapped[NONCE:], b"user key" + user_id.bytes)
+        except InvalidTag as error:
+            raise KeyUnavailableError("A user's key does not open: its row was changed.") from error
+
+
+class KeyRing:
+    """The vault as one connection has it: which user's text opens now."""
+
+    __slots__ = ("current", "vault")
+
+    def __init__(self, vault: Vault | None) -> None:
+        self.vault = vault
+        self.current: UserKey | None = None
+
+    def decode(self, raw: bytes) -> str:
+        text = raw.decode()
+        return text if self.current is None else self.current.open(text)
+
+
+def encode(text: str) -> bytes:
+    """As the driver does it, and as strict."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected str, got {type(text).__name__}")
+    return text.encode()
+
+
+async def sealed(connection: Asking, user_id: UUID, place: str, row: UUID, text: str) -> str:
+    """The text as it is to be written to `row` of the table `place`. Empty text stays empty: statements ask for it."""
+    key = await _key(connection, user_id)
+    return key.seal(place, row, text) if key is not None and text else text
+
+
+async def opened(connection: Asking, user_id: UUID, text: str) -> str:
+    """A text that came over a connection that is nobody's (`Database.system`)."""
+    key = await _key(connection, user_id)
+    return text if key is None else key.open(text)
+
+
+async def _key(connection: Asking, user_id: UUID) -> UserKey | None:
+    ring: KeyRing | None = getattr(connection, "keyring", None)
+    if ring is None or ring.vault is None:
+        return None
+    if ring.current is not None and ring.current.user_id == user_id:
+        return ring.current
+    return await ring.vault.key(connection, user_id)
