@@ -180,6 +180,38 @@ async def set_lock(connection: Connection, user_id: UUID, conversation_id: UUID,
     return Conversation(*row)
 
 
+async def read_message(connection: Connection, user_id: UUID, conversation_id: UUID, message_id: UUID) -> Message:
+    """Raises `ConversationNotFoundError` when there is no such message of this user in this conversation."""
+    row = await connection.fetchrow(
+        f"SELECT {MESSAGE} FROM messages WHERE user_id = $1 AND conversation_id = $2 AND id = $3",
+        user_id,
+        conversation_id,
+        message_id,
+    )
+    if row is None:
+        raise ConversationNotFoundError("There is no such message.")
+    return Message(*row)
+
+
+async def choose_head(connection: Connection, user_id: UUID, conversation_id: UUID, message_id: UUID) -> Conversation:
+    """Go on from this message: what followed it stays, as another branch.
+
+    Raises `ConversationNotFoundError`, also while a reply is being written in the conversation.
+    """
+    row = await connection.fetchrow(
+        f"""UPDATE conversations SET head_id = $3, version = version + 1
+        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND active_turn IS NULL
+            AND EXISTS (SELECT FROM messages m WHERE m.user_id = $1 AND m.conversation_id = $2 AND m.id = $3)
+        RETURNING {CONVERSATION}""",
+        user_id,
+        conversation_id,
+        message_id,
+    )
+    if row is None:
+        raise ConversationNotFoundError("There is no such message, or a reply is being written.")
+    return Conversation(*row)
+
+
 async def list_messages(
     connection: Connection,
     user_id: UUID,

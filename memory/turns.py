@@ -48,6 +48,8 @@ class NewTurn:
     request: dict[str, Any] = field(default_factory=dict)
     parent_id: UUID | None = None
     """The message that this one answers; None for the latest. Another one starts a branch."""
+    at_root: bool = False
+    """True begins the conversation anew beside its first message; `parent_id` is then None."""
     answers: UUID | None = None
     """A message of the user's that is answered once more; `content` and `message_id` are then its own."""
     leased: bool = True
@@ -142,7 +144,8 @@ FROM c CROSS JOIN gate LEFT JOIN message ON true LEFT JOIN again ON true"""
 
 ACCEPT = f"""
 WITH {GATED}, parent AS (
-    SELECT m.id, m.chain FROM c JOIN messages m ON m.user_id = $1 AND m.conversation_id = $2 AND m.id = coalesce($16::uuid, c.head_id)
+    SELECT m.id, m.chain FROM c JOIN messages m ON m.user_id = $1 AND m.conversation_id = $2
+        AND m.id = coalesce($16::uuid, CASE WHEN NOT $17 THEN c.head_id END)
 ), bumped AS (
     UPDATE conversations t SET next_seq = t.next_seq + 1, head_id = $8, active_turn = $7, updated_at = now(),
         title = CASE WHEN t.title = '' THEN left($12, 60) ELSE t.title END
@@ -193,7 +196,7 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
     else:
         digest = said_digest("user", turn.content)
         row = await connection.fetchrow(
-            ACCEPT, *common, turn.content, turn.speaker, turn.fingerprint, digest, turn.parent_id
+            ACCEPT, *common, turn.content, turn.speaker, turn.fingerprint, digest, turn.parent_id, turn.at_root
         )
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")

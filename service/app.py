@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 
 from service import docs, health
 from service.auth import routes as session_routes
+from service.chat import branches
 from service.chat import routes as chat_routes
 from service.chat.stream_docs import with_event_schemas
 from service.compliance import routes as compliance_routes
@@ -68,6 +69,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         compliance_routes.router,
         import_routes.router,
         chat_routes.router,
+        branches.router,
         memory_routes.router,
         export_routes.router,
         openai_routes.router,

@@ -57,6 +57,8 @@ class Send:
     request: dict[str, Any] | None = None
     parent_id: UUID | None = None
     """Say it after this message instead of the latest: a branch beside what followed it."""
+    at_root: bool = False
+    """Say it in the first message's place."""
     answers: UUID | None = None
     """Answer this message of the user's once more; `content` is then its text."""
 
@@ -111,6 +113,7 @@ class ChatEngine:
             speaker=message.speaker,
             request=message.request or {},
             parent_id=message.parent_id,
+            at_root=message.at_root,
             answers=message.answers,
             leased=self._writes_here,
         )
