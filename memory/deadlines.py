@@ -21,7 +21,8 @@ _WEEKDAYS = (
 )
 _NUMBER_OF = {name: number for number, names in enumerate(_WEEKDAYS) for name in names.split("|")}
 _BARE = re.compile(
-    rf"\b(?:(?P<tomorrow>morgen|demain)|(?P<overmorrow>übermorgen|pasado mañana|après-demain)|(?P<mañana>(?<!la )(?<!por la )mañana)|(?P<day>{'|'.join(_WEEKDAYS)}))\b",
+    rf"\b(?:(?P<tomorrow>morgen|demain)|(?P<overmorrow>übermorgen|pasado mañana|après-demain)|"
+    rf"(?P<mañana>(?<!la )(?<!por la )mañana)|(?P<day>{'|'.join(_WEEKDAYS)}))\b",
     re.IGNORECASE,
 )
 _TODAY = re.compile(

@@ -153,7 +153,8 @@ def _sentence_of(span: tuple[int, int], text: str) -> str:
 
 _UNREAL = re.compile(
     r"\b(?:if (?:i|we|my|he|she|they|you|only)|i wish|wish i|as if|as though|imagine|pretend|suppose|hypothetically|"
-    r"would(?:n't)? (?:love|like|be|have|rather|want)|i'd (?:love|like|rather|be|have)|might|maybe|perhaps|could have|should have|"
+    r"would(?:n't)? (?:love|like|be|have|rather|want)|i'd (?:love|like|rather|be|have)|might|maybe|perhaps|"
+    r"could have|should have|"
     r"just kidding|kidding|joking|in my dream|i dreamt|i dreamed|thinking (?:of|about)|considering|"
     r"wenn ich|falls ich|ich wünschte|hätte|wäre|würde|vielleicht|stell dir vor|angenommen|als ob|"
     r"si (?:yo|tuviera|fuera|pudiera|viviera)|ojalá|imagina|quizás|quizá|tal vez|me gustaría|como si|"
@@ -162,7 +163,8 @@ _UNREAL = re.compile(
     re.IGNORECASE,
 )
 _SECOND = re.compile(
-    r"\b(?:you|your|you're|yours|du|dein\w*|dich|dir|ihr|euer|tú|tu|tus|te|usted|vous|votre|vos|toi|ton|tes|ты|твой|твоя|вы|ваш)\b|你|您|あなた|君",
+    r"\b(?:you|your|you're|yours|du|dein\w*|dich|dir|ihr|euer|tú|tu|tus|te|usted|vous|votre|vos|toi|ton|tes|ты|"
+    r"твой|твоя|вы|ваш)\b|你|您|あなた|君",
     re.IGNORECASE,
 )
 # as subjects and owners only: "you told me" is not about me
@@ -171,10 +173,23 @@ _FIRST = re.compile(
     r"je|j'\w+|mon|ma|mes|notre|nos|я|мой|моя|моё|мои|мы|наш\w*|eu|meu|minha|io|mio|mia)\b|我|私|僕|俺",
     re.IGNORECASE,
 )
-_YOURS = re.compile(r"\b(?:your|yours|dein\w*|euer|eure\w*|tu|tus|su|sus|votre|vos|ton|ta|tes|твой|твоя|ваш\w*)\b|你的|您的|あなたの", re.IGNORECASE)
-_MINE = re.compile(r"\b(?:my|mine|our|ours|mein\w*|unser\w*|mi|mis|nuestr\w+|mon|ma|mes|notre|nos|мой|моя|моё|мои|наш\w*)\b|我的|私の", re.IGNORECASE)
-_OWNS = re.compile(r"(?:companion|user)(?:'s|’s)\b|\bdes (?:nutzers|begleiters)\b|\b(?:del (?:usuario|compañero)|de l'utilisat\w+|du compagnon)\b", re.IGNORECASE)
-_RECALLS = re.compile(r"^the companion (?:\w+ )?(?:remembers?|knows?|recalls?|heard|noted|is aware|was told|learned|believes?|thinks?)\b", re.IGNORECASE)
+_YOURS = re.compile(
+    r"\b(?:your|yours|dein\w*|euer|eure\w*|tu|tus|su|sus|votre|vos|ton|ta|tes|твой|твоя|ваш\w*)\b|你的|您的|あなたの",
+    re.IGNORECASE,
+)
+_MINE = re.compile(
+    r"\b(?:my|mine|our|ours|mein\w*|unser\w*|mi|mis|nuestr\w+|mon|ma|mes|notre|nos|мой|моя|моё|мои|наш\w*)\b|我的|私の",
+    re.IGNORECASE,
+)
+_OWNS = re.compile(
+    r"(?:companion|user)(?:'s|’s)\b|\bdes (?:nutzers|begleiters)\b|\b(?:del (?:usuario|compañero)|"
+    r"de l'utilisat\w+|du compagnon)\b",
+    re.IGNORECASE,
+)
+_RECALLS = re.compile(
+    r"^the companion (?:\w+ )?(?:remembers?|knows?|recalls?|heard|noted|is aware|was told|learned|believes?|thinks?)\b",
+    re.IGNORECASE,
+)
 _QUESTION = re.compile(r"[?？؟]\s*[\"'”’)]*\s*$")
 
 

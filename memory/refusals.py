@@ -8,18 +8,42 @@ import re
 
 _ORDERS = (
     # English
-    r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|previous|above|prior|guideline|polic|safety|system)",
-    r"\b(?:you|the (?:assistant|companion|model|ai|system))\s+(?:must|shall|should|have to|need to|are to|will now|may only|can only)\b",
-    r"\b(?:from now on|henceforth|going forward|starting now|at all times)\b.{0,30}\b(?:you|always|never|respond|answer|reply|act|speak|call|say|use|include|end|begin)",
-    r"\b(?:always|never)\s+(?:respond|answer|reply|say|tell|include|use|end|begin|start|send|reveal|mention|obey|trust|comply|call|write|output|add|append|recommend)\b",
+    (
+        r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|previous|above|prior|"
+        r"guideline|polic|safety|system)"
+    ),
+    (
+        r"\b(?:you|the (?:assistant|companion|model|ai|system))\s+(?:must|shall|should|have to|need to|are to|"
+        r"will now|may only|can only)\b"
+    ),
+    (
+        r"\b(?:from now on|henceforth|going forward|starting now|at all times)\b.{0,30}\b(?:you|always|never|respond|"
+        r"answer|reply|act|speak|call|say|use|include|end|begin)"
+    ),
+    (
+        r"\b(?:always|never)\s+(?:respond|answer|reply|say|tell|include|use|end|begin|start|send|reveal|mention|obey|"
+        r"trust|comply|call|write|output|add|append|recommend)\b"
+    ),
     r"\b(?:act|behave|respond|answer|reply|pretend|roleplay)\s+(?:as|like)\s+(?:if\b|a\b|an\b|the\b|you\b|dan\b)",
     r"\b(?:system|developer|initial|hidden|secret)\s+(?:prompt|message|instruction)",
     r"\b(?:new|updated?|revised|following|these|my)\s+(?:instructions?|directives?|rules?|orders?|commands?)\b",
-    r"\b(?:reveal|print|output|repeat|leak|exfiltrate|dump|forward|send)\b.{0,40}\b(?:prompt|memor|password|secret|key|conversation|data|history|everything)",
+    (
+        r"\b(?:reveal|print|output|repeat|leak|exfiltrate|dump|forward|send)\b.{0,40}\b(?:prompt|memor|password|"
+        r"secret|key|conversation|data|history|everything)"
+    ),
     r"\b(?:jailbreak|dan mode|developer mode|god mode|sudo|prompt injection|do anything now)\b",
-    r"\b(?:when(?:ever)?|if|each time|every time)\b.{0,60}\b(?:asks?|says?|mentions?|types?)\b.{0,60}\b(?:respond|answer|reply|say|tell|claim|call|output|send)\b",
-    r"\b(?:the user|i)\b.{0,30}\b(?:is|am|has|have)\b.{0,20}\b(?:admin|administrator|root access|operator rights|developer access|unrestricted|verified adult|age[- ]verified)",
-    r"\b(?:remember|store|save|note|memori[sz]e)\b.{0,20}\b(?:that you\b|to always|to never|this (?:rule|instruction|command)|the following)",
+    (
+        r"\b(?:when(?:ever)?|if|each time|every time)\b.{0,60}\b(?:asks?|says?|mentions?|"
+        r"types?)\b.{0,60}\b(?:respond|answer|reply|say|tell|claim|call|output|send)\b"
+    ),
+    (
+        r"\b(?:the user|i)\b.{0,30}\b(?:is|am|has|have)\b.{0,20}\b(?:admin|administrator|root access|operator rights|"
+        r"developer access|unrestricted|verified adult|age[- ]verified)"
+    ),
+    (
+        r"\b(?:remember|store|save|note|memori[sz]e)\b.{0,20}\b(?:that you\b|to always|to never|this (?:rule|"
+        r"instruction|command)|the following)"
+    ),
     r"\b(?:call|invoke|execute|run|use)\s+(?:the\s+)?(?:tool|function|command|script|code|api)\b",
     r"\bdo not\s+(?:tell|mention|reveal|disclose|inform|warn|refuse)\b",
     # German, Spanish, French, Portuguese, Italian, Russian, Chinese, Japanese
@@ -28,7 +52,10 @@ _ORDERS = (
     r"\b(?:du|der (?:assistent|begleiter)|die ki)\s+(?:musst|muss|sollst|soll|darfst nur|darf nur|hast zu)\b",
     r"\b(?:antworte|sag|nenne|sprich)\s+(?:immer|nie|ab jetzt|nur|stets)\b",
     r"\b(?:ignora|olvida|desobedece|omite)\b.{0,40}\b(?:instruc|regla|anterior|previ|sistema)",
-    r"\b(?:a partir de ahora|desde ahora|de ahora en adelante)\b.{0,30}\b(?:siempre|nunca|responde|debes|eres|actúa|habla|llám|tú)",
+    (
+        r"\b(?:a partir de ahora|desde ahora|de ahora en adelante)\b.{0,30}\b(?:siempre|nunca|responde|debes|eres|"
+        r"actúa|habla|llám|tú)"
+    ),
     r"\b(?:tú|el (?:asistente|compañero))?\s*(?:debes|deberás|tienes que|has de)\b",
     r"\b(?:responde|contesta|di|actúa)\s+(?:siempre|nunca|solo|sólo|como)\b",
     r"\b(?:ignore[zr]?|oublie[zr]?|contourne[zr]?)\b.{0,40}\b(?:instruction|consigne|règle|précédent|système)",
@@ -55,7 +82,8 @@ LINK = re.compile(
     re.IGNORECASE,
 )
 MARKUP = re.compile(
-    r"<[/!?]?[a-zA-Z][^>]{0,200}>|&(?:lt|gt|amp|quot|#x?[0-9a-f]{1,6});|```|!\[|\]\(|\{\{|\}\}|\{%|%\}|\$\{|<!--|-->|[{}\[\]<>|\\`]",
+    r"<[/!?]?[a-zA-Z][^>]{0,200}>|&(?:lt|gt|amp|quot|#x?[0-9a-f]{1,6});|```|!\[|\]\(|\{\{|\}\}|\{%|%\}|\$\{|<!--|"
+    r"-->|[{}\[\]<>|\\`]",
 )
 ROLE = re.compile(
     r"<\|[^|]{0,40}\|>|\[/?(?:INST|SYS|SYSTEM|USER|ASSISTANT)\]|<</?SYS>>|</?s>|"
@@ -64,12 +92,18 @@ ROLE = re.compile(
     re.IGNORECASE,
 )
 _SECRETS = (
-    r"\b(?:pass(?:word|phrase|code)|passwort|kennwort|contraseña|mot de passe|senha|пароль|密码|パスワード)\b\s*(?:is|are|ist|es|est|é|:|=|—|-)?\s*\S",
+    (
+        r"\b(?:pass(?:word|phrase|code)|passwort|kennwort|contraseña|mot de passe|senha|пароль|密码|パスワード)\b\s*(?:is|"
+        r"are|ist|es|est|é|:|=|—|-)?\s*\S"
+    ),
     r"(?:密码|密碼|パスワード|暗証番号)",
     r"\b(?:pin|cvv|cvc|security code|otp|one-time code|2fa code)\b.{0,12}\d{3,}",
     r"\b(?:api|secret|access|private|bearer|auth|session)[ _-]?(?:key|token|secret)\b",
     r"\b(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_]?[A-Za-z0-9]{16,}",
-    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAIza[0-9A-Za-z_-]{30,}",
+    (
+        r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bxox[abprs]-[A-Za-z0-9-]{10,}|"
+        r"\bAIza[0-9A-Za-z_-]{30,}"
+    ),
     r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
     r"-----BEGIN [A-Z ]*(?:PRIVATE KEY|CERTIFICATE)",
     r"\b\d{3}-\d{2}-\d{4}\b",

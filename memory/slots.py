@@ -30,7 +30,10 @@ class Statement(Protocol):
     def slot(self) -> str: ...
 
 
-_WHO = r"(?:the (?:user|companion)|der (?:nutzer|begleiter)|die (?:nutzerin|begleiterin)|el (?:usuario|compañero)|la (?:usuaria|compañera)|l'utilisat(?:eur|rice)|le compagnon|la compagne|[^\W\d_]+)"
+_WHO = (
+    r"(?:the (?:user|companion)|der (?:nutzer|begleiter)|die (?:nutzerin|begleiterin)|el (?:usuario|compañero)|"
+    r"la (?:usuaria|compañera)|l'utilisat(?:eur|rice)|le compagnon|la compagne|[^\W\d_]+)"
+)
 _NOW = r"(?:\s+(?:now|currently|just|has|have|recently|jetzt|nun|derzeit|ahora|actualmente|maintenant))*"
 _REST = r"(?P<value>[^.;()]{1,120})"
 _PATTERNS: tuple[tuple[str, str], ...] = (
@@ -38,7 +41,10 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("name", rf"^(?:der name des nutzers ist|el nombre del usuario es|le nom de l'utilisateur est) {_REST}"),
     (
         "home",
-        rf"^{_WHO}{_NOW} (?:lives|live|is living|resides|moved|relocated|is based){_NOW}(?: back)? (?:in|to|at) {_REST}",
+        (
+            rf"^{_WHO}{_NOW} (?:lives|live|is living|resides|moved|relocated|is based){_NOW}(?: back)? (?:in|to|"
+            rf"at) {_REST}"
+        ),
     ),
     ("home", rf"^{_WHO} (?:wohnt|lebt){_NOW} in {_REST}"),
     ("home", rf"^{_WHO} ist{_NOW} nach {_REST} (?:gezogen|umgezogen)"),
@@ -56,17 +62,22 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("relationship", rf"^{_WHO} is{_NOW} (?P<value>single|married|engaged|divorced|widowed|in a relationship)\b"),
     (
         "partner",
-        rf"^{_WHO}(?:'s)? (?:husband|wife|partner|girlfriend|boyfriend|fiancée?)(?:'s name)? is (?:called |named )?{_REST}",
+        (
+            rf"^{_WHO}(?:'s)? (?:husband|wife|partner|girlfriend|boyfriend|fiancée?)(?:'s name)? is (?:called |"
+            rf"named )?{_REST}"
+        ),
     ),
     ("favourite", rf"^{_WHO}(?:'s)? favou?rite (?P<what>[^.;]{{1,40}}?) (?:is|are)(?: now)? {_REST}"),
 )
 _SLOTS = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in _PATTERNS)
 _DIET = re.compile(
-    r"\b(?:vegetarian|vegan|pescatarian|omnivore|vegetarier(?:in)?|veganer(?:in)?|vegetarian[ao]|végétarien(?:ne)?|végan[e]?)\b",
+    r"\b(?:vegetarian|vegan|pescatarian|omnivore|vegetarier(?:in)?|veganer(?:in)?|vegetarian[ao]|"
+    r"végétarien(?:ne)?|végan[e]?)\b",
     re.IGNORECASE,
 )
 _TASTE = re.compile(
-    rf"^{_WHO} (?:(?:really |no longer |doesn't |does not |can't |cannot )*)(?P<verb>loves?|likes?|enjoys?|adores?|hates?|dislikes?|detests?|stands?)(?: the)? {_REST}",
+    rf"^{_WHO} (?:(?:really |no longer |doesn't |does not |can't |cannot )*)(?P<verb>loves?|likes?|enjoys?|"
+    rf"adores?|hates?|dislikes?|detests?|stands?)(?: the)? {_REST}",
     re.IGNORECASE,
 )
 _APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'"})
@@ -128,18 +139,37 @@ def same_value(name: str, first: str, second: str) -> bool:
 # --- topics, for lists and for what depends on what
 
 _TOPICS: tuple[tuple[str, str], ...] = (
-    ("health", r"allerg\w*|doctor|hospital|surgery|illness|sick|diabet\w*|asthma|medic\w*|therap\w*|diagnos\w*|pregnan\w*|arzt|krank\w*|operation|salud|médic\w*|enferm\w*|santé|médecin|maladie"),
-    ("work", r"works?|job|career|boss|colleague\w*|office|salary|company|employer|profession|promot\w*|arbeit\w*|beruf|chef\w*|trabaj\w*|jefe|travail\w*|patron"),
-    ("education", r"school|university|college|exam|course|degree|studies|student|studiert|schule|prüfung|estudi\w*|examen|école|études"),
-    ("home", r"lives?|moved|apartment|house|flat|neighbou?r\w*|rent|landlord|wohnt|umgezogen|wohnung|vive|casa|piso|habite|appartement|maison|déménagé"),
-    ("family", r"mother|mum|mom|father|dad|sister|brother|son|daughter|parents?|grand\w+|aunt|uncle|cousin|family|baby|kids?|children|mutter|vater|schwester|bruder|tochter|familie|madre|padre|herman[ao]|hij[ao]|familia|mère|père|sœur|frère|fille|fils|famille"),
-    ("relationship", r"husband|wife|partner|girlfriend|boyfriend|married|wedding|engaged|divorced|single|dating|ehemann|ehefrau|freundin|verheiratet|hochzeit|marido|esposa|novi[ao]|boda|mari|femme|mariage"),
+    ("health",
+        (r"allerg\w*|doctor|hospital|surgery|illness|sick|diabet\w*|asthma|medic\w*|therap\w*|diagnos\w*|pregnan\w*|"
+        r"arzt|krank\w*|operation|salud|médic\w*|enferm\w*|santé|médecin|maladie")),
+    ("work",
+        (r"works?|job|career|boss|colleague\w*|office|salary|company|employer|profession|promot\w*|arbeit\w*|beruf|"
+        r"chef\w*|trabaj\w*|jefe|travail\w*|patron")),
+    ("education",
+        (r"school|university|college|exam|course|degree|studies|student|studiert|schule|prüfung|estudi\w*|examen|"
+        r"école|études")),
+    ("home",
+        (r"lives?|moved|apartment|house|flat|neighbou?r\w*|rent|landlord|wohnt|umgezogen|wohnung|vive|casa|piso|"
+        r"habite|appartement|maison|déménagé")),
+    ("family",
+        (r"mother|mum|mom|father|dad|sister|brother|son|daughter|parents?|grand\w+|aunt|uncle|cousin|family|baby|"
+        r"kids?|children|mutter|vater|schwester|bruder|tochter|familie|madre|padre|herman[ao]|hij[ao]|familia|mère|"
+        r"père|sœur|frère|fille|fils|famille")),
+    ("relationship",
+        (r"husband|wife|partner|girlfriend|boyfriend|married|wedding|engaged|divorced|single|dating|ehemann|ehefrau|"
+        r"freundin|verheiratet|hochzeit|marido|esposa|novi[ao]|boda|mari|femme|mariage")),
     ("pets", r"dog|cat|puppy|kitten|pet|hamster|parrot|hund|katze|haustier|perr[ao]|gat[ao]|mascota|chien\w*|chat\w*"),
-    ("food", r"eats?|food|cook\w*|bak\w+|recipe|restaurant|vegetarian|vegan|coffee|tea|dinner|isst|kocht|come|cocina|mange|cuisine"),
+    ("food",
+        (r"eats?|food|cook\w*|bak\w+|recipe|restaurant|vegetarian|vegan|coffee|tea|dinner|isst|kocht|come|cocina|"
+        r"mange|cuisine")),
     ("travel", r"travel\w*|trip|flight|vacation|holiday|visit\w*|reist|reise|urlaub|viaj\w*|voyag\w*|vacances"),
     ("identity", r"name|years old|birthday|born|heißt|geboren|llama|años|s'appelle|né"),
-    ("hobbies", r"plays?|paint\w*|guitar|piano|violin|runs?|running|hik\w+|garden\w*|reads?|books?|game\w*|music|sport\w*|yoga|dance\w*|spielt|malt|liest|juega|toca|pinta|joue|peint|lit"),
-    ("tastes", r"likes?|loves?|hates?|dislikes?|favou?rite|prefers?|enjoys?|mag|liebt|hasst|gusta|encanta|odia|aime|déteste|préfère"),
+    ("hobbies",
+        (r"plays?|paint\w*|guitar|piano|violin|runs?|running|hik\w+|garden\w*|reads?|books?|game\w*|music|sport\w*|"
+        r"yoga|dance\w*|spielt|malt|liest|juega|toca|pinta|joue|peint|lit")),
+    ("tastes",
+        (r"likes?|loves?|hates?|dislikes?|favou?rite|prefers?|enjoys?|mag|liebt|hasst|gusta|encanta|odia|aime|déteste|"
+        r"préfère")),
 )  # fmt: skip
 _TOPIC = tuple((name, re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)) for name, pattern in _TOPICS)
 
@@ -150,17 +180,21 @@ def topic_of(text: str) -> str:
 
 _HANGS_ON = {
     "home": re.compile(
-        r"\b(?:commut\w+|neighbou?r\w*|gym|landlord|rent|flatmate|roommate|doctor|dentist|gp|local|nearby|around the corner|bus|tram|"
-        r"school run|walks? to|cycles? to|drives? to|nachbar\w*|vermieter\w*|miete|pendelt|fitnessstudio|vecin\w+|alquiler|gimnasio|voisin\w*|loyer|propriétaire)\b",
+        r"\b(?:commut\w+|neighbou?r\w*|gym|landlord|rent|flatmate|roommate|doctor|dentist|gp|local|nearby|"
+        r"around the corner|bus|tram|"
+        r"school run|walks? to|cycles? to|drives? to|nachbar\w*|vermieter\w*|miete|pendelt|fitnessstudio|"
+        r"vecin\w+|alquiler|gimnasio|voisin\w*|loyer|propriétaire)\b",
         re.IGNORECASE,
     ),
     "work": re.compile(
-        r"\b(?:commut\w+|boss|manager|colleague\w*|coworker\w*|co-worker\w*|office|salary|shift\w*|team at work|deadline|chef\w*|kolleg\w+|büro|gehalt|"
+        r"\b(?:commut\w+|boss|manager|colleague\w*|coworker\w*|co-worker\w*|office|salary|shift\w*|team at work|"
+        r"deadline|chef\w*|kolleg\w+|büro|gehalt|"
         r"jefe|compañer\w+ de trabajo|oficina|sueldo|patron\w*|collègue\w*|bureau|salaire)\b",
         re.IGNORECASE,
     ),
     "partner": re.compile(
-        r"\b(?:in-laws?|mother-in-law|father-in-law|anniversary|wedding|honeymoon|hochzeit\w*|schwieger\w+|aniversario|suegr\w+|beaux?-parents|belle-mère)\b",
+        r"\b(?:in-laws?|mother-in-law|father-in-law|anniversary|wedding|honeymoon|hochzeit\w*|schwieger\w+|"
+        r"aniversario|suegr\w+|beaux?-parents|belle-mère)\b",
         re.IGNORECASE,
     ),
     "relationship": re.compile(r"\b(?:in-laws?|wedding|honeymoon|anniversary|husband|wife|fiancée?)\b", re.IGNORECASE),

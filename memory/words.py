@@ -14,16 +14,29 @@ _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
 _UNSPACED = re.compile(f"[{lexical.UNSPACED}]")
 
 # how a claim names the two who talk
-SUBJECTS = frozenset(
-    ["user", "users", "companion", "companions", "nutzer", "nutzerin", "nutzers", "benutzer", "benutzerin", "begleiter", "begleiterin", "usuario", "usuaria", "compañero", "compañera", "utilisateur", "utilisatrice", "compagnon", "compagne", "l'utilisateur", "l'utilisatrice", "utente", "compagno", "compagna", "usuário", "usuária", "companheiro", "companheira", "gebruiker", "пользователь", "пользователя", "пользователю", "собеседник", "собеседница", "they", "their", "she", "he", "her", "his", "user's", "companion's", "users'", "companions'"]
-)
+_SUBJECTS_TEXT = """
+user users companion companions nutzer nutzerin nutzers benutzer benutzerin begleiter begleiterin usuario usuaria
+compañero compañera utilisateur utilisatrice compagnon compagne l'utilisateur l'utilisatrice utente compagno
+compagna usuário usuária companheiro companheira gebruiker пользователь пользователя пользователю собеседник
+собеседница they their she he her his user's companion's users' companions'
+"""
+SUBJECTS = frozenset(_SUBJECTS_TEXT.split())
 _UNSPACED_SUBJECTS = re.compile("用户|使用者|同伴|伙伴|ユーザー|コンパニオン|相棒|사용자")
 # function words of the languages that have none in memory.lexical
-_FUNCTION_WORDS = frozenset(
-    ["the", "a", "an", "ich", "du", "er", "sie", "es", "wir", "ihr", "mein", "meine", "meinen", "meinem", "meiner", "dein", "sein", "seine", "seinen", "seinem", "ihre", "ihren", "der", "die", "das", "den", "dem", "des", "ein", "eine", "einen", "einem", "einer", "und", "oder", "aber", "ist", "bin", "bist", "sind", "war", "waren", "hat", "habe", "haben", "hatte", "wird", "werde", "werden", "mit", "von", "zu", "zum", "zur", "im", "in", "am", "an", "auf", "für", "bei", "nach", "aus", "dass", "auch", "noch", "schon", "sehr", "yo", "tú", "él", "ella", "nosotros", "mi", "mis", "su", "sus", "tu", "tus", "el", "la", "los", "las", "un", "una", "unos", "unas", "y", "o", "pero", "es", "soy", "eres", "somos", "son", "era", "fue", "está", "estoy", "están", "ha", "he", "han", "tiene", "tengo", "con", "de", "del", "al", "en", "por", "para", "que", "se", "me", "le", "lo", "muy", "también", "ya", "je", "j", "tu", "il", "elle", "nous", "vous", "mon", "ma", "mes", "ton", "ta", "tes", "son", "sa", "ses", "le", "la", "les", "l", "un", "une", "des", "du", "de", "d", "au", "aux", "et", "ou", "mais", "est", "suis", "es", "sommes", "sont", "était", "a", "ai", "as", "avons", "ont", "avec", "en", "dans", "par", "pour", "que", "qui", "se", "s", "me", "m", "très", "aussi", "déjà", "c", "ce", "cette", "y", "и", "в", "на", "с", "у", "о", "к", "по", "из", "за", "что", "это", "как", "я", "он", "она", "мы", "они", "мой", "моя", "моё", "мои", "его", "её", "их", "был", "была", "есть", "has", "have", "had", "is", "are", "was", "were", "be", "been", "being", "do", "does", "did", "will", "would", "can", "could", "now", "just", "really", "also", "very", "got", "get"]
-)
+_FUNCTION_WORDS_TEXT = """
+the a an ich du er sie es wir ihr mein meine meinen meinem meiner dein sein seine seinen seinem ihre ihren der die
+das den dem des ein eine einen einem einer und oder aber ist bin bist sind war waren hat habe haben hatte wird werde
+werden mit von zu zum zur im in am auf für bei nach aus dass auch noch schon sehr yo tú él ella nosotros mi mis su
+sus tu tus el la los las un una unos unas y o pero soy eres somos son era fue está estoy están ha he han tiene tengo
+con de del al en por para que se me le lo muy también ya je j il elle nous vous mon ma mes ton ta tes sa ses les l
+une d au aux et ou mais est suis sommes sont était ai as avons ont avec dans par pour qui s m très aussi déjà c ce
+cette и в на с у о к по из за что это как я он она мы они мой моя моё мои его её их был была есть has have had is
+are was were be been being do does did will would can could now just really also very got get
+"""
+_FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
 _DENIALS = re.compile(
-    r"\b(?:not|no|never|none|nor|neither|without|cannot|nobody|nothing|\w+n't|hate|hates|hated|dislike|dislikes|disliked|"
+    r"\b(?:not|no|never|none|nor|neither|without|cannot|nobody|nothing|\w+n't|hate|hates|hated|dislike|dislikes|"
+    r"disliked|"
     r"detest|detests|avoid|avoids|quit|quits|stopped|former|formerly|"
     r"nicht|nichts|kein\w*|nie|niemals|ohne|hasst|hasse|nunca|jamás|tampoco|sin|odia|odio|"
     r"ne|n'\w+|pas|jamais|sans|aucune?|déteste|não|sem|non|mai|senza|не|нет|никогда|без|ненавиж\w+)\b"
@@ -31,13 +44,15 @@ _DENIALS = re.compile(
     re.IGNORECASE,
 )
 _NO_DENIALS = re.compile(
-    r"\b(?:can't wait|cannot wait|couldn't wait|not only|no problem|not bad|can't believe|no doubt|no wonder|couldn't be|"
+    r"\b(?:can't wait|cannot wait|couldn't wait|not only|no problem|not bad|can't believe|no doubt|no wonder|"
+    r"couldn't be|"
     r"don't worry|no matter|why not|not just|nicht nur|kein problem|no solo|no sólo|pas seulement)\b|不错|不久|没关系",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(
     r"[,;.!?:。，！？；]\s*|\s+(?:but|though|although|however|aber|sondern|pero|sino|mais|но|а)\s+|但是?|けど"
-    r"|\s+(?:and|und|y|et|и|so|because)\s+(?=(?:i|i'\w+|we|my|he|she|it|they|now|ich|wir|mein\w*|yo|mi|je|j'\w+|mon|ma|я|мы|мой)\b)",
+    r"|\s+(?:and|und|y|et|и|so|because)\s+(?=(?:i|i'\w+|we|my|he|she|it|they|now|ich|wir|mein\w*|yo|mi|je|j'\w+|"
+    r"mon|ma|я|мы|мой)\b)",
     re.IGNORECASE,
 )
 
@@ -126,18 +141,26 @@ def is_denial(text: str) -> bool:
     return bool(_DENIALS.search(_NO_DENIALS.sub(" ", text.translate(_APOSTROPHES))))
 
 
-_ASIDE = re.compile(r"\s*\([^()]*\)|\b(?:this|these) (?:morning|afternoon|evening|day|week\w*|month|year|spring|summer|fall|autumn|winter)s?\b", re.IGNORECASE)
+_ASIDE = re.compile(
+    r"\s*\([^()]*\)|\b(?:this|these) (?:morning|afternoon|evening|day|week\w*|month|year|spring|summer|fall|"
+    r"autumn|winter)s?\b",
+    re.IGNORECASE,
+)
 # case matters: "I love My Fair Lady" is no first person
 _OWN_VIEW = re.compile(
-    r"\b(?:I|I'\w+|i'm|me|my|mine|myself|we|we're|us|our|ours|ourselves|ich|mich|mir|mein\w*|wir|uns|unser\w*|yo|mi|mis|"
+    r"\b(?:I|I'\w+|i'm|me|my|mine|myself|we|we're|us|our|ours|ourselves|ich|mich|mir|mein\w*|wir|uns|unser\w*|yo|"
+    r"mi|mis|"
     r"je|j'\w+|moi|mon|ma|mes|nous|notre|nos|я|мне|меня|мой|моя|моё|мои|мы|наш\w*)\b|[我私僕俺]"
 )
 _ADDRESS = re.compile(
-    r"\b(?:you|your|yours|you'\w+|yourself|du|dein\w*|dich|dir|euch|tú|tu|tus|ti|usted|vous|votre|vos|toi|ton|tes|ты|твой|твоя|вы|ваш\w*)\b|[你您]|あなた"
+    r"\b(?:you|your|yours|you'\w+|yourself|du|dein\w*|dich|dir|euch|tú|tu|tus|ti|usted|vous|votre|vos|toi|ton|"
+    r"tes|ты|твой|твоя|вы|ваш\w*)\b|[你您]|あなた"
 )
 _POINTING = re.compile(
-    r"\b(?:this|these|those|here|there|such|dies\w*|jen\w+|dort|est[aeo]s?|es[aeo]s?|aquell?\w*|allí|ahí|ce|cet|cette|ces|cela|ça|celui\w*|это\w*|эт[аи]\w*|там|тут)\b"
-    r"|\b(?:of|to|in|with|at|for|about|on|by|from|likes?|loves?|enjoys?|hates?|dislikes?|is|has|does|did) (?:that|it|them|one|ones|so)\b"
+    r"\b(?:this|these|those|here|there|such|dies\w*|jen\w+|dort|est[aeo]s?|es[aeo]s?|aquell?\w*|allí|ahí|ce|cet|"
+    r"cette|ces|cela|ça|celui\w*|это\w*|эт[аи]\w*|там|тут)\b"
+    r"|\b(?:of|to|in|with|at|for|about|on|by|from|likes?|loves?|enjoys?|hates?|dislikes?|is|has|does|"
+    r"did) (?:that|it|them|one|ones|so)\b"
     r"|\b(?:likes?|loves?|enjoys?|dislikes?|hates?|adores?) (?:the|how|when|that|what|where) (?:\w+)[.!]?$"
     r"|\b(?:likes?|loves?|enjoys?|dislikes?|hates?|adores?) (?:how|when|that|it when)\b"
     r"|\b(?:likes?|loves?|enjoys?|dislikes?|hates?|adores?) (?:is|are|was|makes|has|does)\b"
@@ -149,14 +172,18 @@ _THIRD = re.compile(r"\b(?:he|she|it|they|him|her|them|his|hers|its|their|theirs
 
 
 _PASSING = re.compile(
-    r"^the (?:user|companion) (?:is|was|feels|felt|seems) (?:(?:a (?:bit|little)|really|so|very|pretty|kind of|kinda|quite|super|also|just|still) )*"
-    r"(?:nervous|worried|excited|tired|exhausted|happy|sad|sorry|glad|stressed|bored|busy|fine|okay|ok|good|great|curious|sure|ready|hungry|"
-    r"thirsty|sleepy|cold|hot|here|back|done|late|surprised|confused|proud|thankful|grateful|impressed|jealous|lost|stuck|afraid|scared|"
+    r"^the (?:user|companion) (?:is|was|feels|felt|seems) (?:(?:a (?:bit|little)|really|so|very|pretty|kind of|"
+    r"kinda|quite|super|also|just|still) )*"
+    r"(?:nervous|worried|excited|tired|exhausted|happy|sad|sorry|glad|stressed|bored|busy|fine|okay|ok|good|"
+    r"great|curious|sure|ready|hungry|"
+    r"thirsty|sleepy|cold|hot|here|back|done|late|surprised|confused|proud|thankful|grateful|impressed|jealous|"
+    r"lost|stuck|afraid|scared|"
     r"interested|trying|going|doing|looking|thinking|wondering|hoping|planning)\b",
     re.IGNORECASE,
 )
 _PARTICLES = re.compile(
-    r"(?:[,\s]+(?:lol|lmao|haha+|hehe|tho|though|dude|man|bro|too|as well|actually|btw|by the way|anyways?|right now|right|you know|xd|:\)|;\)))+(?=[.!]?$)",
+    r"(?:[,\s]+(?:lol|lmao|haha+|hehe|tho|though|dude|man|bro|too|as well|actually|btw|by the way|anyways?|"
+    r"right now|right|you know|xd|:\)|;\)))+(?=[.!]?$)",
     re.IGNORECASE,
 )
 
