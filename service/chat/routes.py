@@ -195,18 +195,20 @@ async def send_turn(
         raise TooLargeError(
             f"A message may have {maximum} characters; this one has {len(body.content)}.", code="message_too_large"
         )
-    await context.limits.check(caller, address_of(request), "turn")
-    events = await context.chat.send(
-        Send(
-            caller.user_id,
-            conversation_id,
-            body.content,
-            client_message_id=body.client_message_id or idempotency_key,
-            speaker=body.speaker,
-            request={"backend": body.backend} if body.backend else {},
-        )
+    message = Send(
+        caller.user_id,
+        conversation_id,
+        body.content,
+        client_message_id=body.client_message_id or idempotency_key,
+        speaker=body.speaker,
+        request={"backend": body.backend} if body.backend else {},
     )
-    return EventStream(events, frame)
+    admission = await context.limits.admit(caller, address_of(request), "turn")
+    try:
+        return EventStream(await context.chat.send(message), frame, admission=admission)
+    except BaseException:
+        await admission.aclose()
+        raise
 
 
 @router.get("/{conversation_id}/turns/{turn_id}", responses=some(404), summary="Read a turn")
@@ -221,6 +223,7 @@ async def read_turn(conversation_id: ConversationId, turn_id: TurnId, caller: Ca
     summary="Resume a reply's stream, on any instance",
 )
 async def follow_turn(
+    request: Request,
     conversation_id: ConversationId,
     turn_id: TurnId,
     caller: Caller,
@@ -233,7 +236,13 @@ async def follow_turn(
     event_id = EventId.parse(given) if given else None
     if given and event_id is None:
         raise InvalidRequestError("`after` must be an event id of this stream, such as 1-17.", code="invalid_event_id")
-    return EventStream(await context.chat.follow(caller.user_id, conversation_id, turn_id, event_id), frame)
+    admission = await context.limits.admit(caller, address_of(request), "read")
+    try:
+        events = await context.chat.follow(caller.user_id, conversation_id, turn_id, event_id)
+        return EventStream(events, frame, admission=admission)
+    except BaseException:
+        await admission.aclose()
+        raise
 
 
 @router.post(

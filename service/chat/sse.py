@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.chat.events import PING
 from service.chat.metrics import READERS
+from service.limits import Admission
 from sessions.replies import Event
 
 PING_SECONDS = 15.0
@@ -36,12 +37,17 @@ class EventStream(Response):
         *,
         headers: Sequence[tuple[bytes, bytes]] = (),
         tail: bytes = b"",
+        admission: Admission | None = None,
     ) -> None:
+        """`admission` is told in the headers, and closed when the stream has ended."""
         super().__init__()
         self._source = source
         self._encode = encode
         self._head = [*HEADERS, *headers]
         self._tail = tail
+        self._admission = admission
+        if admission is not None:
+            self._head += admission.headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  as ASGI calls it
         READERS.inc()
@@ -56,6 +62,8 @@ class EventStream(Response):
             for task in (pump, gone):
                 task.cancel()
             await asyncio.gather(pump, gone, return_exceptions=True)
+            if self._admission is not None:
+                await asyncio.shield(self._admission.aclose())
 
     async def _pump(self, send: Send) -> None:
         await _write(send, {"type": "http.response.start", "status": 200, "headers": self._head})

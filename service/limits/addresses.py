@@ -5,6 +5,11 @@ import ipaddress
 from starlette.requests import HTTPConnection
 
 
+def is_loopback(address: str) -> bool:
+    """True for a peer on this machine."""
+    return address.startswith("127.") or address == "::/64"
+
+
 def address_of(connection: HTTPConnection) -> str:
     """The peer's address as the server saw it, never a header's word.
 

@@ -1,12 +1,14 @@
 """Check a request against its limits: Redis counts for all instances; without it each allows its share."""
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 
 from service.auth.principal import Principal
+from service.limits.addresses import is_loopback
 from service.limits.config import CLOSED, LimitsConfig, Window
 from service.limits.errors import LimitsUnavailableError, RateLimitedError
 from service.limits.metrics import LIMIT_FALLBACKS, RATE_LIMITED
@@ -75,18 +77,34 @@ class Limits:
             headers={**allowance.headers, "RateLimit-Remaining": "0"},
         )
 
+    async def admit(self, principal: Principal, address: str, kind: str) -> "Admission":
+        """Count a request whose answer is a stream, and hold one of the caller's streams until the answer has ended.
+
+        Raises what `check` raises, or `TooManyStreamsError`. Close it, however the request ends.
+        """
+        stack = AsyncExitStack()
+        checking = asyncio.ensure_future(self.check(principal, address, kind))  # beside the permit: one round trip
+        try:
+            await stack.enter_async_context(self.stream(principal, address))
+            return Admission(await checking, stack)
+        except BaseException:
+            checking.cancel()
+            await asyncio.gather(checking, return_exceptions=True)
+            await asyncio.shield(stack.aclose())
+            raise
+
     def stream(self, principal: Principal, address: str) -> AbstractAsyncContextManager[None]:
         """Hold one of the user's and of the address's streams while the block runs. Raises `TooManyStreamsError`."""
         holders = [(f"user:{principal.user_id}", self._config.streams_per_user)]
-        if not principal.via_server:
+        if not principal.via_server and not is_loopback(address):
             holders.append((f"address:{address}", self._config.streams_per_address))
         return self._permits.hold(holders)
 
     def _holders(self, principal: Principal | None, address: str, kind: str) -> list[tuple[str, list[Window]]]:
         windows = [window for window in self._config.windows[kind] if _concerns(window, principal)]
         users = [window for window in windows if window.by == "user"]
-        # a server's one address stands for all its users
-        by_address = principal is None or not principal.via_server
+        # the one address of a server, or of a proxy on this machine that forwards nobody's, stands for all its users
+        by_address = principal is None or not (principal.via_server or is_loopback(address))
         addresses = [window for window in windows if window.by == "address" and by_address]
         found = [(f"user:{principal.user_id}", users)] if principal and users else []
         return [*found, (f"address:{address}", addresses)] if addresses else found
@@ -108,6 +126,19 @@ class Limits:
             ok, found = self._local.hit(holder, windows, share)
             allowed, counts = allowed and ok, counts + found
         return allowed, counts
+
+
+class Admission:
+    """A stream that may begin."""
+
+    def __init__(self, allowance: Allowance | None, permit: AsyncExitStack) -> None:
+        told = allowance.headers if allowance is not None else {}
+        self.headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+        self._permit = permit
+
+    async def aclose(self) -> None:
+        """Free the caller's stream. Closing twice is fine."""
+        await self._permit.aclose()
 
 
 def _concerns(window: Window, principal: Principal | None) -> bool:

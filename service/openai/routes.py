@@ -76,30 +76,36 @@ async def complete(
             code="message_too_large",
             param="messages",
         )
-    await context.limits.check(caller, address_of(request), "turn")
     named = _named(body, x_conversation_id)
-    again = (x_stainless_retry_count or "0") != "0"
-    where = Place(named) if named else await place(context.database, caller.owner, said, route, again=again)
-    options: dict[str, Any] = {"backend": backend} if backend else {}
-    if persona := instructions(body.messages):
-        options["instructions"] = persona
-    message = Send(
-        caller.user_id,
-        where.conversation_id,
-        text,
-        client_message_id=idempotency_key,
-        parent_id=where.parent_id,
-        answers=where.answers,
-        request=options,
-    )
-    # a repeated request means the reply it missed; a history sent anew means another reply
-    source = await context.chat.send_or_join(message, repeated=again)
-    headers = [(b"x-conversation-id", str(where.conversation_id).encode())]
-    if body.stream:
-        usage = bool(body.stream_options and body.stream_options.include_usage)
-        chunks = Chunks(body.model, include_usage=usage)
-        return EventStream(source, chunks.encode, headers=headers, tail=DONE)
-    return await _whole(source, body.model, where.conversation_id)
+    admission = await context.limits.admit(caller, address_of(request), "turn")
+    try:
+        again = (x_stainless_retry_count or "0") != "0"
+        where = Place(named) if named else await place(context.database, caller.owner, said, route, again=again)
+        options: dict[str, Any] = {"backend": backend} if backend else {}
+        if persona := instructions(body.messages):
+            options["instructions"] = persona
+        message = Send(
+            caller.user_id,
+            where.conversation_id,
+            text,
+            client_message_id=idempotency_key,
+            parent_id=where.parent_id,
+            answers=where.answers,
+            request=options,
+        )
+        # a repeated request means the reply it missed; a history sent anew means another reply
+        source = await context.chat.send_or_join(message, repeated=again)
+        headers = [(b"x-conversation-id", str(where.conversation_id).encode())]
+        if body.stream:
+            usage = bool(body.stream_options and body.stream_options.include_usage)
+            chunks = Chunks(body.model, include_usage=usage)
+            return EventStream(source, chunks.encode, headers=headers, tail=DONE, admission=admission)
+        whole = await _whole(source, body.model, where.conversation_id)
+    except BaseException:
+        await admission.aclose()
+        raise
+    await admission.aclose()
+    return whole
 
 
 def _named(body: CompletionRequest, header: UUID | None) -> UUID | None:

@@ -314,3 +314,29 @@ async def test_with_redis_hung_streams_are_counted_here() -> None:
 def test_an_address_is_the_peers_and_a_network_is_one_address(peer: tuple[str, int] | None, address: str) -> None:
     scope = {"type": "http", "client": peer, "headers": [(b"x-forwarded-for", b"198.51.100.1")]}
     assert address_of(Request(scope)) == address
+
+
+async def test_a_stream_that_is_not_admitted_leaves_no_permit_behind(redis_url: str) -> None:
+    async with opened(redis_url=redis_url, timeout=2, per_minute=2, streams_per_user=3) as limits:
+        who = somebody()
+        first = await limits.admit(who, "192.0.2.1", "turn")
+        assert (b"ratelimit-remaining", b"1") in first.headers
+        second = await limits.admit(who, "192.0.2.1", "turn")
+        for _ in range(5):
+            with pytest.raises(RateLimitedError) as refused:
+                await limits.admit(who, "192.0.2.1", "turn")
+            assert refused.value.code == "rate_limited"
+        third = await limits.admit(who, "192.0.2.1", "read")
+        with pytest.raises(TooManyStreamsError):
+            await limits.admit(who, "192.0.2.1", "read")
+        for admission in (first, second, third, third):
+            await admission.aclose()
+        await (await limits.admit(who, "192.0.2.1", "read")).aclose()
+
+
+async def test_a_proxy_on_this_machine_is_not_taken_for_one_user() -> None:
+    async with opened(streams_per_user=1, streams_per_address=1, anonymous_per_day=1) as limits:
+        kept = [await limits.admit(somebody(anonymous=True), "127.0.0.1", "turn") for _ in range(20)]
+        for admission in kept:
+            await admission.aclose()
+        assert await allowed(limits, None, "mint", 40, "127.0.0.1") == 10
