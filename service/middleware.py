@@ -1,6 +1,6 @@
 """What every request passes, as plain ASGI: no wrapper task, and a stream's chunks go through untouched.
 
-`add_middleware` shows the order.
+service/app.py shows their order.
 """
 
 import asyncio
@@ -10,12 +10,10 @@ import secrets
 from collections.abc import Iterable, Mapping
 
 import orjson
-from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RapportError, TooLargeError
-from service.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 HOST = re.compile(r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
@@ -31,23 +29,6 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 TRANSPORT_SECURITY = "max-age=31536000; includeSubDomains"
-
-
-# FastAPI's documentation pages load their viewer from elsewhere and start it by an inline script.
-DOCUMENTATION_POLICY = (
-    "default-src 'none'; connect-src 'self'; frame-ancestors 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net;"
-    " style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; font-src https://fonts.gstatic.com;"
-    " img-src 'self' data: https://fastapi.tiangolo.com https://cdn.redoc.ly; worker-src blob:"
-)
-IMPORT_PATH = "/v1/conversations/import"
-
-
-def add_middleware(app: Starlette, settings: Settings) -> None:
-    """Put the layers around the application; the last one added is the outermost."""
-    app.add_middleware(BodyCap, limit=settings.body_max_bytes, larger={IMPORT_PATH: settings.import_max_bytes})
-    app.add_middleware(TrustedHost, names=settings.allowed_hosts, development=settings.embedded)
-    documentation = {"Content-Security-Policy": DOCUMENTATION_POLICY}
-    app.add_middleware(ResponseHeaders, exceptions={"/docs": documentation, "/redoc": documentation})
 
 
 class HostNotAllowedError(RapportError):
@@ -75,10 +56,8 @@ async def send_problem(send: Send, error: RapportError) -> None:
 class ResponseHeaders:
     """Gives each request an id (the caller's, when it is a sane one) and each response the headers that protect it."""
 
-    def __init__(self, app: ASGIApp, exceptions: Mapping[str, Mapping[str, str]] | None = None) -> None:
-        """`exceptions` gives other headers for some paths, as a documentation page needs that loads scripts."""
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._exceptions = exceptions or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,9 +66,9 @@ class ResponseHeaders:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        protection = {**SECURITY_HEADERS, **self._exceptions.get(scope["path"], {})}
+        protection = SECURITY_HEADERS
         if scope.get("scheme") == "https":
-            protection["Strict-Transport-Security"] = TRANSPORT_SECURITY
+            protection = {**SECURITY_HEADERS, "Strict-Transport-Security": TRANSPORT_SECURITY}
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
