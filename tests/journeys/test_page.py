@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,14 @@ from tests.fixtures.service import LiveService
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 SLOW = json.dumps(
-    [{"name": "scripted", "kind": "scripted", "routes": ["general", "mature"], "script": {"words": 120, "word_delay": 0.05}}]
+    [
+        {
+            "name": "scripted",
+            "kind": "scripted",
+            "routes": ["general", "mature"],
+            "script": {"words": 120, "word_delay": 0.05},
+        }
+    ]
 )
 
 TALK = [
@@ -62,14 +70,14 @@ async def words(page: Page) -> str:
 
 
 async def until_words(page: Page, count: int) -> None:
-    async with asyncio.timeout(30):
-        while len((await words(page)).split()) < count:
-            await asyncio.sleep(0.05)
+    await expect(page.locator(".theirs .words").last).to_have_text(re.compile(rf"(\S+\s+){{{count},}}"), timeout=30_000)
 
 
 def stored_replies(service: LiveService, subject: str, page: Page) -> list[str]:
     conversation = page.url.rsplit("/", 1)[-1]
-    answer = httpx.get(f"{service.url}/v1/conversations/{conversation}/messages", headers=service.headers(subject), timeout=10)
+    answer = httpx.get(
+        f"{service.url}/v1/conversations/{conversation}/messages", headers=service.headers(subject), timeout=10
+    )
     answer.raise_for_status()
     return [item["content"] for item in answer.json()["items"] if item["role"] == "assistant"]
 
@@ -97,7 +105,9 @@ async def test_what_was_imported_is_recalled_and_leads_to_its_source(
     await page.get_by_role("button", name="Import a conversation").click()
     await page.get_by_label("File").set_input_files(talk_file(tmp_path))
     await page.get_by_role("button", name="Import", exact=True).click()
-    await expect(page.locator("#import-summary")).to_have_text("6 messages imported, 1 line not readable.", timeout=30_000)
+    await expect(page.locator("#import-summary")).to_have_text(
+        "6 messages imported, 1 line not readable.", timeout=30_000
+    )
     await expect(page.locator("#import-errors li")).to_have_count(1)
     await expect(page.locator("#import-errors li")).to_contain_text("Line 4")
     await page.get_by_role("dialog").get_by_role("button", name="Close").click()
@@ -112,7 +122,7 @@ async def test_what_was_imported_is_recalled_and_leads_to_its_source(
     await expect(card).to_contain_text("Nora")
     await expect(card).to_contain_text("2024")
 
-    await card.get_by_role("button", name="Open the conversation it is from").click()
+    await card.get_by_role("button", name="Open its conversation").click()
     found = page.locator(".message.found")
     await expect(found).to_contain_text("I adopted a grey cat")
     await expect(found).to_be_focused()

@@ -14,6 +14,7 @@ const DEEPEST = 4;
 
 // A mark looks this far for its partner, in characters: text full of lone marks stays cheap to draw.
 const LONGEST_SPAN = 1_500;
+const MOST_CANDIDATES = 40; // marks that may be its partner
 
 /** Text cut into blocks `{kind, source, …}`; pure, so it can be tested without a page. */
 export function parseBlocks(text) {
@@ -176,13 +177,15 @@ function emphasisAt(text, at) {
 
 function closingMark(text, from, mark, width) {
   const last = Math.min(text.length, from + LONGEST_SPAN);
-  for (let at = from + 1; at < last; at += 1) {
+  let seen = 0;
+  for (let at = from + 1; at < last && seen < MOST_CANDIDATES; at += 1) {
     if (text[at] === "`") {
       const code = codeAt(text, at);
       if (code) at = code.next - 1;
       continue;
     }
     if (text[at] !== mark) continue;
+    seen += 1;
     const run = runLength(text, at);
     const usable = !/\s/.test(text[at - 1]) && (mark !== "_" || !/[\p{L}\p{N}]/u.test(text[at + run] ?? ""));
     if (usable && (run === width || run === 3)) return run === 3 ? at + (3 - width) : at;

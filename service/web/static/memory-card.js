@@ -54,7 +54,7 @@ export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect
   if (quote && quote !== item.text) refs.said.before(make("p", { className: "card-quote", textContent: `“${quote}”` }));
   showWhy(refs, item, strongest);
   offer(refs.jump, onJump && item.source?.conversation_id ? onJump : null, item);
-  if (item.source?.conversation_id !== here) refs.jump.textContent = "Open the conversation it is from";
+  if (item.source?.conversation_id !== here) refs.jump.textContent = "Open its conversation";
   offer(refs.correct, onCorrect, item, root);
   offer(refs.pin, onPin, item, root);
   if (item.pinned) refs.pin.textContent = "Unpin";

@@ -24,12 +24,20 @@ Event = tuple[str, str, Json]
 
 def frames(*events: Event) -> bytes:
     return b"".join(
-        f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode() for event_id, kind, data in events
+        f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+        for event_id, kind, data in events
     )
 
 
 def accepted(turn: str = T1, seq: int = 1, *, duplicate: bool = False) -> Event:
-    data = {"turn_id": turn, "conversation_id": C1, "message_id": f"m{seq}", "seq": seq, "created_at": NOW, "resumable": True}
+    data = {
+        "turn_id": turn,
+        "conversation_id": C1,
+        "message_id": f"m{seq}",
+        "seq": seq,
+        "created_at": NOW,
+        "resumable": True,
+    }
     return ("1-0", "turn.accepted", {**data, "duplicate": duplicate})
 
 
@@ -38,7 +46,14 @@ def delta(event_id: str, text: str) -> Event:
 
 
 def completed(event_id: str, seq: int = 2, *, finish_reason: str = "stop", scripted: bool = False) -> Event:
-    data = {"message_id": f"m{seq}", "seq": seq, "finish_reason": finish_reason, "usage": None, "backend": "b", "model": "m"}
+    data = {
+        "message_id": f"m{seq}",
+        "seq": seq,
+        "finish_reason": finish_reason,
+        "usage": None,
+        "backend": "b",
+        "model": "m",
+    }
     return (event_id, "turn.completed", {**data, "scripted": scripted})
 
 
@@ -79,7 +94,14 @@ def message(seq: int, role: str, content: str, **changes: Any) -> Json:
 
 
 def problem(status: int, code: str, title: str, detail: str, **extra: Any) -> "Answer":
-    body = {"type": f"urn:rapport:problem:{code}", "title": title, "status": status, "detail": detail, "code": code, **extra}
+    body = {
+        "type": f"urn:rapport:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **extra,
+    }
     return Answer(status, json.dumps(body).encode(), "application/problem+json")
 
 
@@ -153,7 +175,9 @@ class ScriptedService:
         if not url.path.startswith("/v1/"):
             await self._file(route, url.path)
             return
-        call = Call(request.method, unquote(url.path), {k: v[0] for k, v in parse_qs(url.query).items()}, _body(request))
+        call = Call(
+            request.method, unquote(url.path), {k: v[0] for k, v in parse_qs(url.query).items()}, _body(request)
+        )
         self.calls.append(call)
         given = self._scripted(call) or self._usual(call)
         if given.broken:
@@ -164,7 +188,10 @@ class ScriptedService:
     async def _file(self, route: Route, path: str) -> None:
         headers = dict(PAGE_HEADERS)
         if path == "/blank":
-            await route.fulfill(body="<!doctype html><title>blank</title><body></body>", headers={**headers, "content-type": "text/html"})
+            await route.fulfill(
+                body="<!doctype html><title>blank</title><body></body>",
+                headers={**headers, "content-type": "text/html"},
+            )
             return
         name = {"/": "index.html", "/favicon.ico": "icon.svg"}.get(path, path.removeprefix("/static/"))
         asset = load_assets()[name]

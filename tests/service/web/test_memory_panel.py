@@ -43,7 +43,12 @@ async def test_the_list_is_filtered_by_the_service(page: Page, service: Scripted
 
 
 async def test_more_is_loaded_by_cursor(page: Page, service: ScriptedService) -> None:
-    service.on("GET", "/v1/memories", reply({"items": [POTTERY], "next_cursor": "c2"}), reply({"items": [KILN], "next_cursor": None}))
+    service.on(
+        "GET",
+        "/v1/memories",
+        reply({"items": [POTTERY], "next_cursor": "c2"}),
+        reply({"items": [KILN], "next_cursor": None}),
+    )
     await page.goto(BASE)
     await open_kept(page)
     await page.get_by_role("button", name="Show more").click()
@@ -54,8 +59,16 @@ async def test_more_is_loaded_by_cursor(page: Page, service: ScriptedService) ->
 
 async def test_search_shows_scores_and_an_empty_field_leads_back(page: Page, service: ScriptedService) -> None:
     service.memories = [POTTERY, KILN]
-    hit = {key: value for key, value in POTTERY.items() if key in {"id", "layer", "text", "said_at", "speaker", "source"}}
-    found = {**hit, "text": "7 May 2023: Goes to pottery on Wednesdays.", "score": 0.42, "why": ["lexical"], "role": "user"}
+    hit = {
+        key: value for key, value in POTTERY.items() if key in {"id", "layer", "text", "said_at", "speaker", "source"}
+    }
+    found = {
+        **hit,
+        "text": "7 May 2023: Goes to pottery on Wednesdays.",
+        "score": 0.42,
+        "why": ["lexical"],
+        "role": "user",
+    }
     service.on("POST", "/v1/memories/search", reply({"items": [found], "elapsed_ms": 3.0}))
     service.on("GET", "/v1/memories/f1", reply(POTTERY))
     await page.goto(BASE)
@@ -77,7 +90,14 @@ async def test_search_shows_scores_and_an_empty_field_leads_back(page: Page, ser
 
 async def test_a_fact_is_corrected(page: Page, service: ScriptedService) -> None:
     service.memories = [POTTERY, KILN]
-    fixed = {**POTTERY, "id": "f9", "text": "Goes to pottery on Thursdays.", "by_user": True, "sources": [], "history": [POTTERY]}
+    fixed = {
+        **POTTERY,
+        "id": "f9",
+        "text": "Goes to pottery on Thursdays.",
+        "by_user": True,
+        "sources": [],
+        "history": [POTTERY],
+    }
     service.on("PATCH", "/v1/memories/f1", reply(fixed))
     service.on("GET", "/v1/memories/f9", reply(fixed))
     await page.goto(BASE)
@@ -97,12 +117,18 @@ async def test_a_fact_is_corrected(page: Page, service: ScriptedService) -> None
 
 async def test_a_failed_correction_stays_open_with_its_reason(page: Page, service: ScriptedService) -> None:
     service.memories = [POTTERY]
-    service.on("PATCH", "/v1/memories/f1", problem(409, "not_correctable", "The request contradicts what is there", "It is history."))
+    service.on(
+        "PATCH",
+        "/v1/memories/f1",
+        problem(409, "not_correctable", "The request contradicts what is there", "It is history."),
+    )
     await page.goto(BASE)
     await open_kept(page)
     await page.get_by_role("button", name="Correct").click()
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator("#dialog-text .form-error")).to_have_text("The request contradicts what is there: It is history.")
+    await expect(page.locator("#dialog-text .form-error")).to_have_text(
+        "The request contradicts what is there: It is history."
+    )
     await expect(page.locator("#dialog-text")).to_be_visible()
 
 
@@ -120,8 +146,15 @@ async def test_pinning(page: Page, service: ScriptedService) -> None:
 
 async def test_forgetting_asks_first_and_tells_the_receipt(page: Page, service: ScriptedService) -> None:
     service.memories = [POTTERY, memory("Loves clay.", id="f2"), KILN]
-    stores = [{"store": "postgresql", "what": "facts", "removed": 2, "state": "done"}, {"store": "redis", "what": "logs", "removed": 3, "state": "done"}]
-    service.on("DELETE", "/v1/memories/f1", reply({"id": "r", "scope": "memory", "at": "", "forgotten": ["f1", "f2"], "stores": stores}))
+    stores = [
+        {"store": "postgresql", "what": "facts", "removed": 2, "state": "done"},
+        {"store": "redis", "what": "logs", "removed": 3, "state": "done"},
+    ]
+    service.on(
+        "DELETE",
+        "/v1/memories/f1",
+        reply({"id": "r", "scope": "memory", "at": "", "forgotten": ["f1", "f2"], "stores": stores}),
+    )
     await page.goto(BASE)
     await open_kept(page)
     card = page.locator(".card").filter(has_text="Wednesdays")
@@ -153,7 +186,9 @@ async def test_forget_everything_and_add(page: Page, service: ScriptedService) -
 
 
 @pytest.mark.parametrize("status", [405, 501])
-async def test_a_control_that_the_service_does_not_know_goes_away(page: Page, service: ScriptedService, status: int) -> None:
+async def test_a_control_that_the_service_does_not_know_goes_away(
+    page: Page, service: ScriptedService, status: int
+) -> None:
     service.memories = [POTTERY]
     service.on("DELETE", "/v1/memories/f1", problem(status, "method_not_allowed", "Method Not Allowed", ""))
     await page.goto(BASE)
@@ -177,13 +212,17 @@ async def test_a_recalled_memory_leads_to_its_message(page: Page, service: Scrip
     service.conversations = [conversation(last_seq=200)]
     service.messages = [message(seq, "user" if seq % 2 else "assistant", f"Message {seq}") for seq in range(1, 201)]
     source = {"conversation_id": C1, "message_id": "m40", "seq": 40}
-    recalled = ("1-1", "memory.recalled", {"items": [memory("The fortieth.", source=source)], "tokens": 3, "elapsed_ms": 1.0})
+    recalled = (
+        "1-1",
+        "memory.recalled",
+        {"items": [memory("The fortieth.", source=source)], "tokens": 3, "elapsed_ms": 1.0},
+    )
     service.on_send(stream(accepted(seq=201), recalled, delta("1-2", "Yes."), completed("1-3", 202)))
     await page.goto(f"{BASE}/#/c/{C1}")
     await expect(page.locator(".message")).to_have_count(50)
     await page.get_by_label("Your message").fill("Which?")
     await page.keyboard.press("Enter")
-    await page.get_by_role("button", name="See where it was said").click()
+    await page.get_by_role("button", name="See the message").click()
     found = page.locator(".message.found")
     await expect(found).to_contain_text("Message 40")
     await expect(found).to_be_in_viewport()
@@ -209,7 +248,14 @@ async def test_an_older_reply_tells_its_memories_when_asked(page: Page, service:
 
 
 async def test_nothing_recalled_is_said(page: Page, service: ScriptedService) -> None:
-    service.on_send(stream(accepted(), ("1-1", "memory.recalled", {"items": [], "tokens": 0, "elapsed_ms": 1.0}), delta("1-2", "Hm."), completed("1-3")))
+    service.on_send(
+        stream(
+            accepted(),
+            ("1-1", "memory.recalled", {"items": [], "tokens": 0, "elapsed_ms": 1.0}),
+            delta("1-2", "Hm."),
+            completed("1-3"),
+        )
+    )
     await page.goto(BASE)
     await page.get_by_label("Your message").fill("Hi")
     await page.keyboard.press("Enter")

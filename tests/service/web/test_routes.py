@@ -77,7 +77,18 @@ def test_head_answers_like_get_without_a_body(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../routes.py", "..%2froutes.py", "%2e%2e/routes.py", "....//routes.py", "/etc/passwd", "", ".", "app.js/", "app.js%00", "APP.JS"],
+    [
+        "../routes.py",
+        "..%2froutes.py",
+        "%2e%2e/routes.py",
+        "....//routes.py",
+        "/etc/passwd",
+        "",
+        ".",
+        "app.js/",
+        "app.js%00",
+        "APP.JS",
+    ],
 )
 def test_nothing_but_the_pages_files_is_served(client: TestClient, name: str) -> None:
     answer = client.get(f"/static/{name}")
@@ -110,7 +121,9 @@ def test_every_file_that_the_page_names_exists() -> None:
 
 
 def test_no_sink_that_parses_markup() -> None:
-    sinks = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function|setHTML")
+    sinks = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function|setHTML"
+    )
     for name, asset in load_assets().items():
         if name.endswith(".js"):
             assert sinks.findall(asset.body.decode()) == [], name

@@ -37,7 +37,15 @@ async def reply_text(page: Page) -> str:
 
 
 async def test_a_newcomer_just_writes(page: Page, service: ScriptedService) -> None:
-    service.on_send(stream(accepted(), RECALLED, delta("1-2", "Good *evening*, "), delta("1-3", "you."), completed("1-4", scripted=True)))
+    service.on_send(
+        stream(
+            accepted(),
+            RECALLED,
+            delta("1-2", "Good *evening*, "),
+            delta("1-3", "you."),
+            completed("1-4", scripted=True),
+        )
+    )
     await page.goto(BASE)
     await expect(page.get_by_role("heading", name="A companion that remembers.")).to_be_visible()
     await say(page, "Hello, it is me, and this is a longish first message of mine")
@@ -58,13 +66,17 @@ async def test_a_newcomer_just_writes(page: Page, service: ScriptedService) -> N
     assert len(sent["client_message_id"]) == 36
 
 
-async def test_shift_enter_breaks_the_line_and_a_composing_enter_sends_nothing(page: Page, service: ScriptedService) -> None:
+async def test_shift_enter_breaks_the_line_and_a_composing_enter_sends_nothing(
+    page: Page, service: ScriptedService
+) -> None:
     await page.goto(BASE)
     field = page.get_by_label("Your message")
     await field.fill("one")
     await page.keyboard.press("Shift+Enter")
     await page.keyboard.type("two")
-    await field.evaluate("(node) => node.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true}))")
+    await field.evaluate(
+        "(node) => node.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true}))"
+    )
     assert await field.input_value() == "one\ntwo"
     assert service.sent() == []
 
@@ -179,7 +191,13 @@ async def test_a_failed_turn_counts_down_and_is_tried_again(page: Page, service:
 
 async def test_a_failure_that_is_final_offers_no_retry(page: Page, service: ScriptedService) -> None:
     failure = {"title": "This is not open to you", "detail": "Locked meanwhile.", "code": "route_locked", "status": 403}
-    service.on_send(stream(accepted(), delta("1-1", "So far"), ("1-2", "turn.failed", {**failure, "retryable": False, "retry_after": None})))
+    service.on_send(
+        stream(
+            accepted(),
+            delta("1-1", "So far"),
+            ("1-2", "turn.failed", {**failure, "retryable": False, "retry_after": None}),
+        )
+    )
     await page.goto(BASE)
     await say(page)
     await expect(page.locator(".trouble-box")).to_contain_text("Locked meanwhile.")
@@ -189,7 +207,9 @@ async def test_a_failure_that_is_final_offers_no_retry(page: Page, service: Scri
 
 async def test_a_refusal_is_shown_plainly_and_the_text_is_not_lost(page: Page, service: ScriptedService) -> None:
     service.conversations = [conversation(route="mature", title="Nights")]
-    service.on_send(problem(403, "age_assurance_required", "This is not open to you", "Your age has not been verified."))
+    service.on_send(
+        problem(403, "age_assurance_required", "This is not open to you", "Your age has not been verified.")
+    )
     await page.goto(f"{BASE}/#/c/{C1}")
     await say(page, "Good evening")
     trouble = page.locator(".mine .trouble")
@@ -230,7 +250,11 @@ async def test_a_turn_in_progress_is_followed_and_the_message_kept(page: Page, s
 async def test_reload_resumes_the_reply_that_is_being_written(page: Page, service: ScriptedService) -> None:
     service.conversations = [conversation(last_seq=1, active_turn_id=T1)]
     service.messages = [message(1, "user", "Hello")]
-    service.on_follow(T1, stream(accepted(), RECALLED, delta("1-2", "From the start, ")), stream(delta("1-3", "to the end."), completed("1-4")))
+    service.on_follow(
+        T1,
+        stream(accepted(), RECALLED, delta("1-2", "From the start, ")),
+        stream(delta("1-3", "to the end."), completed("1-4")),
+    )
     await page.goto(f"{BASE}/#/c/{C1}")
     await expect(page.locator(".theirs .words")).to_have_text("From the start, to the end.")
     follows = service.made("GET", f"/v1/conversations/{C1}/turns/{T1}/stream")
@@ -260,7 +284,11 @@ async def test_a_second_tab_follows(open_context: OpenContext, service: Scripted
 async def test_stop_asks_the_service_and_keeps_the_text(page: Page, service: ScriptedService) -> None:
     service.on_send(stream(accepted(), delta("1-1", "Once upon a")))
     service.on_follow(T1, BROKEN)
-    service.on("POST", f"/v1/conversations/{C1}/turns/{T1}/stop", reply({"turn_id": T1, "status": "stopped", "last_event_id": "1-2"}))
+    service.on(
+        "POST",
+        f"/v1/conversations/{C1}/turns/{T1}/stop",
+        reply({"turn_id": T1, "status": "stopped", "last_event_id": "1-2"}),
+    )
     await page.goto(BASE)
     await say(page)
     await expect(page.get_by_role("button", name="Send")).to_be_hidden()
@@ -291,8 +319,8 @@ async def test_notices_stand_in_the_talk(page: Page, service: ScriptedService) -
 
 
 async def test_a_screen_reader_hears_sentences_not_letters(page: Page, service: ScriptedService) -> None:
-    words = "This is the first whole sentence. And this one is the second of them. Short end".split(" ")
-    deltas = [delta(f"1-{n + 1}", word + " ") for n, word in enumerate(words)]
+    text = "This is the first whole sentence. And this one is the second of them. Short end"
+    deltas = [delta(f"1-{n + 1}", word + " ") for n, word in enumerate(text.split())]
     service.on_send(stream(accepted(), *deltas, completed("1-99")))
     await page.goto(BASE)
     await say(page)
@@ -306,7 +334,14 @@ async def test_a_screen_reader_hears_sentences_not_letters(page: Page, service: 
 async def test_a_lost_log_shows_the_stored_reply(page: Page, service: ScriptedService) -> None:
     service.on_send(stream(accepted(), delta("1-1", "Beg")))
     service.on_follow(T1, problem(404, "turn_not_found", "There is no such thing", "Gone."))
-    turn = {"id": T1, "status": "completed", "text": "Beginning and end.", "model": "m", "scripted": False, "failure": None}
+    turn = {
+        "id": T1,
+        "status": "completed",
+        "text": "Beginning and end.",
+        "model": "m",
+        "scripted": False,
+        "failure": None,
+    }
     service.on("GET", f"/v1/conversations/{C1}/turns/{T1}", reply(turn))
     await page.goto(BASE)
     await say(page)
@@ -315,9 +350,16 @@ async def test_a_lost_log_shows_the_stored_reply(page: Page, service: ScriptedSe
 
 async def test_nothing_said_by_anyone_becomes_active(page: Page, service: ScriptedService, watch: Watch) -> None:
     evil = '<img src=x onerror="window.hit=1"> ![p](https://evil.example/p) [l](javascript:window.hit=1) <script>window.hit=1</script>'
-    service.conversations = [conversation(title=evil, last_seq=2, companion={"name": evil, "persona": ""}, lock={"reason": evil, "epoch": 1})]
+    service.conversations = [
+        conversation(title=evil, last_seq=2, companion={"name": evil, "persona": ""}, lock={"reason": evil, "epoch": 1})
+    ]
     service.messages = [message(1, "user", evil), message(2, "assistant", evil, speaker=evil)]
-    item = memory(evil, speaker=evil, why=[evil], source={"conversation_id": C1, "message_id": "m", "seq": 1, "quote": f"q {evil}"})
+    item = memory(
+        evil,
+        speaker=evil,
+        why=[evil],
+        source={"conversation_id": C1, "message_id": "m", "seq": 1, "quote": f"q {evil}"},
+    )
     service.on_send(
         stream(
             accepted(seq=3),
@@ -331,10 +373,10 @@ async def test_nothing_said_by_anyone_becomes_active(page: Page, service: Script
     await say(page, evil)
     await expect(page.locator(".trouble-title")).to_have_text(evil)
     assert await page.evaluate("window.hit") is None
-    # the wordmark is the only picture and the list of conversations holds the only links besides the skip link
+    # the wordmark is the only picture and the list of conversations holds the only links besides the page's own
     assert await page.evaluate("[...document.images].map((image) => image.getAttribute('src'))") == ["/static/icon.svg"]
     hrefs = await page.evaluate("[...document.querySelectorAll('a')].map((link) => link.getAttribute('href'))")
-    assert hrefs == ["#message", f"#/c/{C1}"]
+    assert hrefs == ["#message", f"#/c/{C1}", "/v1/export"]
     assert watch.hosts == {"localhost:8321"}
 
 
