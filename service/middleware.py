@@ -17,7 +17,6 @@ from service.errors import RapportError, TooLargeError
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 HOST = re.compile(r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-LOOPBACK_NAMES = frozenset({"localhost", "testserver"})
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -85,8 +84,8 @@ class TrustedHost:
     """Answers only to names that are the service's own.
 
     A page of another site can point its own name at this address (DNS rebinding) and would then count as same-origin;
-    and a poisoned Host finds its way into links and caches (CVE-2026-48710). Without names, a development machine
-    answers to localhost and to bare addresses, which nobody can point elsewhere.
+    and a poisoned Host finds its way into links and caches (CVE-2026-48710). Bare addresses, by which health checks and
+    metrics come, can't be pointed elsewhere and always pass. Without names, a development machine answers to localhost.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str] = (), *, development: bool = False) -> None:
