@@ -107,9 +107,11 @@ class TrustedHost:
         if match is None:
             return False
         host = match[1].lower().rstrip(".")
+        if _is_address(host):
+            return True
         if self._names:
             return host in self._names or any(name.startswith("*.") and host.endswith(name[1:]) for name in self._names)
-        return not self._development or host in LOOPBACK_NAMES or _is_address(host)
+        return not self._development or host == "localhost"
 
 
 def _is_address(host: str) -> bool:
