@@ -185,7 +185,7 @@ class Supervisor:
         for name, title in names.items():
             log = self.settings.home.absolute() / "logs" / f"{name}.log"
             program = Program(
-                name, log, self.environment, drain if name == "serve" else ((signal.SIGTERM, 5.0),), self.module
+                name, log, self.environment, drain if name == "serve" else ((signal.SIGTERM, 3.0),), self.module
             )
             program.start()
             self._programs.append(program)
