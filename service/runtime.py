@@ -21,6 +21,7 @@ from service.compliance.assertions import AgeAssertions
 from service.compliance.duty import Duty
 from service.jobs import Jobs, open_jobs
 from service.limits import Limits
+from service.llm.config import backends_file
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
 from service.policies import Policies, load_policies
@@ -69,6 +70,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         link, live, replies = _open_live(settings, stack)
         embedder = _closing(stack, MiniLmEmbedder(EmbedderConfig()))
         backends = _closing(stack, Backends(settings.backends, home=settings.home))
+        backends.follow(settings.read_backends, backends_file(settings.llm_backends))
         reasoner = BackendReasoner(backends)
         authenticator = _closing(stack, Authenticator(settings.auth_config, database))
         await authenticator.open()

@@ -172,7 +172,9 @@ class Settings(BaseSettings):
         5, ge=1, alias="LEARN_ATTEMPTS", description="Tries before a part of a conversation is put aside"
     )
     learn_politely: bool = Field(
-        default=False, alias="LEARN_POLITELY", description="Learn only while no reply is being written: for one small model that does both"
+        default=False,
+        alias="LEARN_POLITELY",
+        description="Learn only while no reply is being written: for one small model that does both",
     )
     worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS", description="Extractions at a time in one worker")
 
@@ -196,6 +198,10 @@ class Settings(BaseSettings):
     @cached_property
     def backends(self) -> tuple[BackendConfig, ...]:
         """The model servers. Raises `BackendConfigError`, which names the entry and the field."""
+        return self.read_backends()
+
+    def read_backends(self) -> tuple[BackendConfig, ...]:
+        """Read the model servers anew: the file that LLM_BACKENDS names may have changed."""
         if self.llm_backends:
             return parse_backends(self.llm_backends, os.environ)
         return simple_backends(

@@ -52,7 +52,7 @@ class ReplyDelta(BaseModel):
 class Notice(BaseModel):
     """Something the user must be told beside the reply."""
 
-    kind: str = Field(examples=["ai_disclosure"], description="ai_disclosure, break_reminder or crisis_referral")
+    kind: str = Field(examples=["ai_disclosure"], description="ai_disclosure, break_reminder, crisis_referral or queue")
     text: str
     id: str = Field(examples=["ai_disclosure first"], description="Names the moment at which it was due")
 

@@ -80,6 +80,7 @@ class ReplyWriter:
         self._reply_id = uuid7()
         self._began = time.monotonic()
         self._asked = 0.0
+        self._place = self._place_told = 0
 
     # --- as the lease keeper sees it
 
@@ -144,7 +145,8 @@ class ReplyWriter:
         """How the reply goes on: as if nothing had been, continued behind what was shown, or from its beginning."""
         if not text:
             return "exact"
-        return "prefix" if self._tools.backends.can_continue(self._turn.route) else "restart"
+        name = self._turn.request.get("backend")
+        return "prefix" if self._tools.backends.can_continue(self._turn.route, name) else "restart"
 
     async def _produce(self, material: Material) -> None:
         """Read the backend until the reply is whole, continuing or restarting it when the backend breaks off."""
@@ -197,6 +199,7 @@ class ReplyWriter:
                 self._wake.clear()
                 if self._halted is not None:
                     raise _HaltedError(self._halted)
+                await self._tell_place()
             return task.result()
         finally:
             task.cancel()
@@ -208,7 +211,25 @@ class ReplyWriter:
             ),
             route=self._turn.route,
             name=self._turn.request.get("backend"),
+            message=material.message.content,
+            on_position=self._hear_place,
         )
+
+    def _hear_place(self, place: int) -> None:
+        self._place = place
+        self._wake.set()
+
+    async def _tell_place(self) -> None:
+        """Say how long the queue for the model is: at first, and whenever half of it has gone."""
+        place, self._place = self._place, 0
+        if place and (not self._place_told or place * 2 <= self._place_told):
+            self._place_told = place
+            text = (
+                "The model is busy. You are next."
+                if place == 1
+                else f"The model is busy. Your place in the queue: {place}."
+            )
+            await self._book.emit(ev.NOTICE, {"id": f"queue {place}", "kind": "queue", "text": text})
 
     async def _read(self, opened: Opened) -> None:
         finish, usage = "stop", None

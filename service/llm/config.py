@@ -154,6 +154,12 @@ def parse_backends(text: str, variables: Mapping[str, str] | None = None) -> tup
     return configs
 
 
+def backends_file(text: str) -> Path | None:
+    """Return the file that LLM_BACKENDS names, or None when it holds the configuration itself."""
+    text = text.strip()
+    return None if not text or text[0] in "[{" or "\n" in text or "=" in text else Path(text).expanduser()
+
+
 def simple_backends(
     *,
     openai_api_key: str = "",
@@ -184,7 +190,9 @@ def _entries(text: str) -> Sequence[Any]:
         return _from_json(text) if not re.match(r"\[\[?\s*[A-Za-z_]", text) else _from_toml(text)
     if text.startswith("{") or "\n" in text or "=" in text:
         return _from_json(text) if text.startswith("{") else _from_toml(text)
-    path = Path(text).expanduser()
+    path = backends_file(text)
+    if path is None:
+        raise BackendConfigError("LLM_BACKENDS is empty")
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

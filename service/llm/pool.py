@@ -23,10 +23,11 @@ from service.llm.providers import Provider, build_provider
 from service.llm.router import choose
 from service.llm.spend import DailyLedger
 from service.llm.transport import open_session
+from service.llm.watch import follow_configuration
 
 ROUNDS = 4
 """How often the whole list of a route is gone through before a turn is told that the service is busy."""
-PATIENCE = 20.0
+PATIENCE = 12.0
 """Seconds that a turn may wait for a first choice of backend, not counting the model's own time."""
 BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
@@ -66,6 +67,7 @@ class Backends:
         self._learner = Learner(self._store) if learn else None
         self._ledger = DailyLedger(home / "spend.json" if home else None)
         self._merging: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._routes_by_message = router
         self.cache: AnswerCache[Completion] = AnswerCache(clock=clock)
         self._providers: list[Provider] = []
@@ -195,7 +197,19 @@ class Backends:
         self._apply(configs)
         metrics.RELOADS.labels("applied").inc()
 
+    def follow(self, load: Callable[[], Sequence[BackendConfig]], path: Path | None) -> None:
+        """Apply changes of the file that the configuration was read from, as it is written and on SIGHUP.
+
+        Without a file there is nothing to read anew, and SIGHUP keeps its usual meaning.
+        """
+        if path is not None:
+            follow = follow_configuration(self.reload, load, path=path)
+            self._following = asyncio.create_task(follow, name="backends-file")
+
     async def aclose(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         if self._learner is not None:
             await self._learner.aclose()
         if self._merging is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,22 +10,26 @@ import structlog
 
 from service.llm import metrics
 from service.llm.config import BackendConfig, BackendConfigError
-from service.llm.pool import Backends
 
 log = structlog.get_logger(__name__)
 
 INTERVAL = 2.0
+Reload = Callable[[Sequence[BackendConfig]], None]
 
 
 async def follow_configuration(
-    backends: Backends,
+    reload: Reload,
     load: Callable[[], Sequence[BackendConfig]],
     *,
     path: Path | None = None,
     interval: float = INTERVAL,
-    hangup: bool = True,
+    hangup: bool | None = None,
 ) -> None:
-    """Run until cancelled. `load` reads the configuration anew; a broken one is reported and the old one kept."""
+    """Run until cancelled. `load` reads the configuration anew; a broken one is reported and the old one kept.
+
+    `hangup` says whether to listen for SIGHUP; None does so in a process's main thread, the only one that may.
+    """
+    hangup = threading.current_thread() is threading.main_thread() if hangup is None else hangup
     wake = asyncio.Event()
     loop = asyncio.get_running_loop()
     if hangup:
@@ -40,13 +45,13 @@ async def follow_configuration(
                     continue
                 seen = now
             wake.clear()
-            apply(backends, load)
+            apply(reload, load)
     finally:
         if hangup:
             loop.remove_signal_handler(signal.SIGHUP)
 
 
-def apply(backends: Backends, load: Callable[[], Sequence[BackendConfig]]) -> bool:
+def apply(reload: Reload, load: Callable[[], Sequence[BackendConfig]]) -> bool:
     """Load and apply; False when the new configuration can't be used."""
     try:
         configs = load()
@@ -54,7 +59,7 @@ def apply(backends: Backends, load: Callable[[], Sequence[BackendConfig]]) -> bo
         metrics.RELOADS.labels("refused").inc()
         log.warning("backends_not_reloaded", reason=str(error))
         return False
-    backends.reload(configs)
+    reload(configs)
     log.info("backends_reloaded", backends=[config.name for config in configs])
     return True
 

@@ -23,6 +23,7 @@ from memory.learning import Learnt
 from memory.ports import Reasoner
 from memory.postgres import Database, PoolConfig
 from service.jobs import learn_config, make_learner
+from service.llm.config import backends_file
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
 from service.settings import Settings
@@ -127,6 +128,7 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         stack.push_async_callback(embedder.aclose)
         backends = Backends(settings.backends, home=settings.home)
         stack.push_async_callback(backends.aclose)
+        backends.follow(settings.read_backends, backends_file(settings.llm_backends))
         yield make_learner(database, embedder, _reasoner_on(settings, backends, database), learn_config(settings))
 
 

@@ -20,7 +20,7 @@ async def serve(port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     chosen = runner.addresses[0][1]
-    print(json.dumps({"ready": f"http://127.0.0.1:{chosen}"}), flush=True)  # noqa: T201 - the parent reads it
+    print(json.dumps({"ready": f"http://127.0.0.1:{chosen}"}), flush=True)
     await stop.wait()
     await runner.cleanup()
 

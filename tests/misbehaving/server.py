@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.misbehaving import refusals, streams
+from tests.misbehaving import breaking, refusals, streams
 from tests.misbehaving.calls import QUIRKS, Call, State, behave, quirk
 
-__all__ = ["application", "refusals", "streams"]
+__all__ = ["application", "breaking", "refusals", "streams"]
 
 STATE = web.AppKey("state", State)
 DIMENSIONS = 8

@@ -178,7 +178,9 @@ async def becomes(pool: Backends, names: Sequence[str]) -> None:
 async def test_a_changed_file_and_a_hangup_are_applied_while_running(pool: Backends, tmp_path: Path) -> None:
     path = tmp_path / "backends.toml"
     written(path, "one")
-    task = asyncio.create_task(follow_configuration(pool, lambda: parse_backends(str(path)), path=path, interval=0.02))
+    task = asyncio.create_task(
+        follow_configuration(pool.reload, lambda: parse_backends(str(path)), path=path, interval=0.02)
+    )
     await asyncio.sleep(0.05)
     assert [provider.name for provider in pool.providers] == ["big", "little"]
     os.kill(os.getpid(), signal.SIGHUP)
@@ -195,8 +197,8 @@ async def test_a_changed_file_and_a_hangup_are_applied_while_running(pool: Backe
 
 
 def test_a_configuration_that_can_not_be_read_is_not_applied(pool: Backends) -> None:
-    assert not apply(pool, lambda: parse_backends("[]"))
-    assert apply(pool, lambda: [scripted("new")])
+    assert not apply(pool.reload, lambda: parse_backends("[]"))
+    assert apply(pool.reload, lambda: [scripted("new")])
     assert [provider.name for provider in pool.providers] == ["new"]
 
 

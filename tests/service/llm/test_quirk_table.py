@@ -8,7 +8,8 @@ from tests.misbehaving import server
 from tests.misbehaving.calls import QUIRKS
 
 HERE = Path(__file__)
-TESTS = "\n".join(path.read_text() for path in HERE.parent.glob("test_*.py") if path != HERE)
+PLACES = (*HERE.parent.glob("test_*.py"), HERE.parents[2] / "journeys" / "test_backends.py")
+TESTS = "\n".join(path.read_text() for path in PLACES if path != HERE)
 TABLE = (HERE.parents[3] / "docs" / "backends.md").read_text()
 
 
