@@ -279,11 +279,20 @@ class ChatEngine:
             time_zone=buffer.time_zone,
             names=tuple({name for name in (buffer.companion_name, line.speaker) if name}),
             known=known,
+            companion=buffer.companion_name,
         )
         extra = {"degraded": recalled.degraded}
         instructions = turn.request.get("instructions", "")
         return Material(
-            line, buffer, recalled.items, recalled.elapsed_ms, recalled.tokens, instructions, extra, await notices
+            line,
+            buffer,
+            recalled.items,
+            recalled.elapsed_ms,
+            recalled.tokens,
+            instructions,
+            extra,
+            await notices,
+            profile=recalled.profile,
         )
 
     async def _rebuild(self, turn: ClaimedTurn, parent_id: UUID | None) -> Buffer:

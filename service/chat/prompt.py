@@ -1,7 +1,7 @@
 """The prompt of a turn, built to fit.
 
 What gives way, in this order, when it would not fit: the oldest of the recent messages, the memories with the lowest
-score, the summary, the recent messages that are left. The persona and the message itself never do.
+score, the summary, the profile, the recent messages that are left. The persona and the message itself never do.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,7 @@ class Material:
     extra: dict[str, Any] = field(default_factory=dict)
     notices: tuple[dict[str, Any], ...] = ()
     """What the user must be told before the reply; no part of the prompt."""
+    profile: str = ""
 
     @property
     def companion_name(self) -> str:
@@ -74,9 +75,12 @@ def build_request(material: Material, target: Target, *, prefix: str, reply_toke
         if cost <= left:
             kept.insert(0, line)
             left -= cost
+    if material.profile and (cost := target.count(material.profile)) <= left // 3:
+        system += f"\n\nWhat you know of the person you talk with:\n{fenced_lines(material.profile)}"
+        left -= cost
     summary = material.buffer.summary
     if summary and (cost := target.count(summary)) <= left // 2:
-        system += f"\n\nEarlier in this conversation:\n{summary}"
+        system += f"\n\nEarlier in this conversation:\n{fenced_lines(summary)}"
         left -= cost
     block, used = _memory_block(material.memories, target, left)
     left -= used
@@ -111,6 +115,10 @@ def _memory_block(memories: Sequence[RecalledItem], target: Target, budget: int)
 def fenced(text: str) -> str:
     """The text as data inside the memory block: it can't close the block, open a role, or break its line."""
     return " ".join(text.split()).replace("<", "‹").replace(">", "›").replace("|", "¦")
+
+
+def fenced_lines(text: str) -> str:
+    return "\n".join(fenced(line) for line in text.splitlines())
 
 
 def _alternating(lines: Sequence[Line]) -> list[ChatMessage]:

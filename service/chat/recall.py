@@ -14,6 +14,7 @@ from memory.errors import LongTermMemoryError
 from memory.ports import Embedder
 from memory.postgres import Database
 from memory.retrieval import RecalledItem, RecallQuery, recall
+from memory.summaries import read_profile
 from service.chat.metrics import RECALL_SECONDS, RECALLED
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,8 @@ class Recalled:
     tokens: int = 0
     elapsed_ms: float = 0.0
     degraded: bool = False
+    profile: str = ""
+    """What is known of the user in a few lines, rebuilt from facts."""
 
 
 class Recaller:
@@ -60,6 +63,7 @@ class Recaller:
         time_zone: str,
         names: tuple[str, ...],
         known: tuple[UUID, int] | None,
+        companion: str = "",
     ) -> Recalled:
         """Recall for a message. `known` is (conversation, first seq) of the messages that stand in the prompt anyway."""
         began = time.perf_counter()
@@ -78,10 +82,11 @@ class Recaller:
         try:
             async with self._database.as_user(user_id) as connection:
                 items = tuple(await recall(connection, query))
+                profile = await read_profile(connection, user_id, route, companion)
         except LongTermMemoryError as error:
             log.warning("recall_failed", error=type(error).__name__)
             return Recalled(degraded=True)
         elapsed = time.perf_counter() - began
         RECALL_SECONDS.labels("statement").observe(elapsed)
         RECALLED.observe(len(items))
-        return Recalled(items, sum(max(1, len(item.text) // 4) for item in items), elapsed * 1000)
+        return Recalled(items, sum(max(1, len(item.text) // 4) for item in items), elapsed * 1000, profile=profile.text)
