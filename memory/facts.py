@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from memory import retrieval, words
+from memory import indexing, words
 from memory.extraction import Said
 from memory.ports import Vectors
 from memory.postgres import Connection
+from memory.vault import sealed
 
 CURRENT_LIMIT = 2000
 """Current facts of a user that a new one is compared with, newest first."""
@@ -108,8 +109,8 @@ async def add(
         fact.topic,
         fact.slot,
         fact.key,
-        fact.text,
-        fact.quote,
+        await sealed(connection, user_id, "facts", fact.id, fact.text),
+        await sealed(connection, user_id, "facts", fact.id, fact.quote),
         fact.conversation_id,
         fact.source.message_id,
         fact.source.seq,
@@ -121,8 +122,8 @@ async def add(
         fact.valid_from,
         valid_to,
         superseded_by,
-        retrieval.sparse(retrieval.term_weights(user_id, fact.text)),
-        None if fact.vector is None else "[" + ",".join(f"{x:.5f}" for x in fact.vector.tolist()) + "]",
+        indexing.sparse(indexing.term_weights(user_id, fact.text)),
+        None if fact.vector is None else indexing.dense(fact.vector),
     )
     await add_source(connection, user_id, fact.id, fact)
 
@@ -139,7 +140,7 @@ async def add_source(connection: Connection, user_id: UUID, fact_id: UUID, fact:
             said.message_id,
             said.seq,
             said.role,
-            fact.quote,
+            await sealed(connection, user_id, "fact_sources", said.message_id, fact.quote),
             said.said_at,
         )
     )

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from memory import consolidation, evidence, extraction, retrieval, summaries, tombstones
+from memory import consolidation, evidence, extraction, indexing, summaries, tombstones
 from memory.errors import ReasonerRefusedError, ReasonerUnavailableError, StoreUnavailableError
 from memory.evidence import Refused, Setting, Supported
 from memory.extraction import NonsenseError, Said
@@ -340,9 +340,9 @@ async def _index(database: Database, embedder: Embedder, work: _Work, config: Le
         rows = await connection.fetch(UNINDEXED, work.user_id, work.conversation_id, work.watermark, config.index_limit)
     for start in range(0, len(rows), config.index_batch):
         part = [Said(*row) for row in rows[start : start + config.index_batch]]
-        vectors = await embedder.embed([retrieval.embedding_text(m.speaker, m.role, m.text) for m in part])
+        vectors = await embedder.embed([indexing.embedding_text(m.speaker, m.role, m.text) for m in part])
         episodes = [
-            retrieval.EpisodeRow(
+            indexing.EpisodeRow(
                 work.conversation_id, m.seq, m.message_id, m.role, m.speaker, m.text, m.said_at, work.route, vector
             )
             for m, vector in zip(part, vectors, strict=True)
@@ -352,7 +352,7 @@ async def _index(database: Database, embedder: Embedder, work: _Work, config: Le
             if not await _still_there(connection, work):
                 return
             fresh = [episode for episode in episodes if episode.message_id in kept]
-            EPISODES.inc(await retrieval.index_messages(connection, work.user_id, fresh, time_zone=work.time_zone))
+            EPISODES.inc(await indexing.index_messages(connection, work.user_id, fresh, time_zone=work.time_zone))
 
 
 async def _still_there(connection: Connection, work: _Work) -> bool:

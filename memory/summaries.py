@@ -18,6 +18,7 @@ from memory.metrics import SUMMARIES
 from memory.ports import Reasoner
 from memory.postgres import Connection, Database
 from memory.refusals import refusal
+from memory.vault import sealed
 
 PROMPT = "summary-1"
 SUMMARY_CHARS = 900
@@ -80,6 +81,7 @@ async def summarise(
         SUMMARIES.labels("nonsense").inc()
         text = row["summary"]
     async with database.as_user(user_id) as connection:
+        text = await sealed(connection, user_id, "conversations", conversation_id, text)
         written = await connection.fetchval(WRITE, user_id, conversation_id, row["summary_seq"], last, text)
     return written is not None and row["last"] - last >= config.every
 
@@ -183,7 +185,8 @@ async def rebuild_profile(connection: Connection, user_id: UUID, route: str, com
     )
     if before is not None and before["text"] == text:
         return Profile(*before)
-    version, built_at = await connection.fetchrow(KEEP, user_id, route, companion, text)  # type: ignore[misc]
+    kept = await sealed(connection, user_id, "profiles", user_id, text)
+    version, built_at = await connection.fetchrow(KEEP, user_id, route, companion, kept)  # type: ignore[misc]
     return Profile(text, version, built_at)
 
 

@@ -81,6 +81,10 @@ def answer(*facts: dict[str, Any]) -> str:
 AWAY = ReasonerUnavailableError("no backend")
 
 
+COLUMNS = """id, kind, topic, slot, text, quote, route, status, said_at, due_at, valid_from, valid_to, learnt_at, superseded_by,
+    uncertain_because, pinned, confirmations, source_seq, ordinal, embedding IS NOT NULL AS embedded"""
+
+
 class Talk:
     """One user's conversation."""
 
@@ -120,7 +124,7 @@ class Talk:
     async def facts(self) -> list[Any]:
         async with self.database.as_user(self.user_id) as connection:
             return await connection.fetch(
-                "SELECT * FROM facts WHERE user_id = $1 ORDER BY learnt_at, source_seq, ordinal", self.user_id
+                f"SELECT {COLUMNS} FROM facts WHERE user_id = $1 ORDER BY learnt_at, source_seq, ordinal", self.user_id
             )
 
     async def texts(self, *statuses: str) -> list[str]:

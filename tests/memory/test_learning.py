@@ -1,13 +1,17 @@
 """Learning happens once per message, whatever fails on the way."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from memory import transcript
-from memory.postgres import Database
+from memory.learning import catch_up
+from memory.postgres import Database, PoolConfig
+from memory.vault import MasterKey, Vault
 from tests.memory.learning_kit import AWAY, QUICK, Talk, ToldReasoner, answer, fact, opened
 
 MOVED = fact(1, "I moved to Lisbon", "The user moved to Lisbon.")
@@ -31,7 +35,7 @@ async def test_a_fact_keeps_the_quote_and_the_message_it_came_from(talk: Talk) -
     (row,) = await talk.facts()
     assert (row["text"], row["quote"], row["source_seq"]) == ("The user moved to Lisbon.", "I moved to Lisbon", first)
     assert (row["kind"], row["slot"], row["status"], row["route"]) == ("user", "home", "active", "general")
-    assert row["embedding"] is not None
+    assert row["embedded"]
     assert await talk.count("fact_sources") == 1
     assert await talk.count("episodes") == 2
     assert await talk.count("outbox") == 0
@@ -104,6 +108,7 @@ async def test_a_model_that_is_away_costs_no_attempt(talk: Talk) -> None:
     assert (row["learn_attempts"], row["learnt_seq"]) == (0, 0)
     async with talk.database.system() as connection:
         outbox = await connection.fetchrow("SELECT delays, not_before > now() AS later, dispatched_at FROM outbox")
+    assert outbox is not None
     assert (outbox["delays"], outbox["later"], outbox["dispatched_at"]) == (8, True, None)
     assert await talk.count("episodes") == 1, "searchable all the same"
     assert (await talk.learn(ToldReasoner(answer(MOVED)))).status == "learnt"
@@ -240,12 +245,45 @@ async def test_somebody_elses_conversation_is_gone(database: Database, talk: Tal
 
 
 async def test_an_answer_that_was_regenerated_is_not_learnt_from(talk: Talk) -> None:
-    await talk.say("Tell me of yourself.", ("assistant", "I grew up by the sea."), ("assistant", "I grew up in a lighthouse."))
+    await talk.say(
+        "Tell me of yourself.", ("assistant", "I grew up by the sea."), ("assistant", "I grew up in a lighthouse.")
+    )
     async with talk.database.system() as connection:  # the second answer stands beside the first, not behind it
-        await connection.execute("UPDATE messages SET parent_id = (SELECT id FROM messages WHERE seq = 1) WHERE seq = 3")
+        await connection.execute(
+            "UPDATE messages SET parent_id = (SELECT id FROM messages WHERE seq = 1) WHERE seq = 3"
+        )
     reasoner = ToldReasoner(answer())
     assert (await talk.learn(reasoner)).messages == 3
     (prompt,) = reasoner.prompts
     assert "lighthouse" in prompt
     assert "sea" not in prompt
     assert await talk.count("episodes") == 3
+
+
+async def test_what_is_learnt_is_sealed_where_text_is_sealed(database_url: str, superuser_url: str) -> None:
+    database = Database(PoolConfig(database_url, 2, 2), Vault(MasterKey(os.urandom(32))))
+    talk = await Talk(database).open()
+    await talk.say("I live in Lisbonville.", *("lol" for _ in range(40)))
+
+    def reads(prompt: str) -> str:
+        if prompt.startswith("Summary so far"):
+            return '{"summary": "The user lives in Lisbonville."}'
+        return (
+            answer(fact(1, "I live in Lisbonville", "The user lives in Lisbonville."))
+            if "ville" in prompt
+            else answer()
+        )
+
+    done = await catch_up(database, ToldReasoner(reads), talk.embedder, talk.user_id, talk.id, QUICK)
+    assert done.facts == {"added": 1}
+    assert await talk.texts() == ["The user lives in Lisbonville."], "and opens for its user"
+    admin = await asyncpg.connect(superuser_url)
+    try:
+        for table in ("facts", "fact_sources", "profiles", "episodes"):
+            rows = [str(row[0]) for row in await admin.fetch(f"SELECT t::text FROM {table} t")]
+            assert rows, table
+            assert not any("lisbonville" in row.lower() for row in rows), table
+        assert "\x01s1." in await admin.fetchval("SELECT summary FROM conversations")
+    finally:
+        await admin.close()
+        await database.close()
