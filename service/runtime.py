@@ -86,15 +86,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         chat = ChatEngine(
             database=database,
             live=live,
-            tools=Tools(
-                database=database,
-                replies=replies,
-                backends=backends,
-                leases=leases,
-                flush_seconds=settings.flush_seconds,
-                lease_seconds=settings.lease_seconds,
-                reply_tokens=settings.reply_max_tokens,
-            ),
+            tools=_tools(settings, database, replies, backends, leases),
             recaller=Recaller(database, embedder, settings.recall_budget, settings.recall_limit),
             jobs=jobs,
             gate=policies.gate,
@@ -124,6 +116,18 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             chat=chat,
         )
         await chat.drain(0)
+
+
+def _tools(settings: Settings, database: Database, replies: ReplyLog, backends: Backends, leases: LeaseKeeper) -> Tools:
+    return Tools(
+        database=database,
+        replies=replies,
+        backends=backends,
+        leases=leases,
+        flush_seconds=settings.flush_seconds,
+        lease_seconds=settings.lease_seconds,
+        reply_tokens=settings.reply_max_tokens,
+    )
 
 
 class _Closable(Protocol):

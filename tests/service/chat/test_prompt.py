@@ -1,6 +1,7 @@
 """The prompt fits, gives way in order, and keeps memories from being more than data."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -123,7 +124,7 @@ def test_roles_alternate_and_begin_with_the_user() -> None:
     request = build_request(Material(Line(6, "user", "e"), buffer), target(4000), prefix="", reply_tokens=300)
     roles = [message.role for message in request.messages[1:]]
     assert roles[0] == roles[-1] == "user"
-    assert all(before != after for before, after in zip(roles, roles[1:], strict=False))
+    assert all(before != after for before, after in pairwise(roles))
 
 
 def test_the_apps_instructions_stand_in_the_personas_place() -> None:
