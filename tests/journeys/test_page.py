@@ -115,12 +115,16 @@ async def test_what_was_imported_is_recalled_and_leads_to_its_source(
     await page.get_by_role("button", name="New conversation").click()
     await page.get_by_label("Your companion's name").fill("Maren")
     await page.get_by_role("button", name="Start").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
     await say(page, "Do you remember what my cat is called?")
     await expect(page.locator(".scripted")).to_be_visible(timeout=20_000)
+    await expect(page.locator("#conversation-list a")).to_contain_text(
+        ["Do you remember what my cat is called?", "talk"]
+    )
     card = page.locator("#recalled-list .card").filter(has_text="grey cat")
     await expect(card).to_be_visible()
     await expect(card).to_contain_text("Nora")
-    await expect(card).to_contain_text("2024")
+    await expect(card).to_contain_text("20 Mar 2024")
 
     await card.get_by_role("button", name="Open its conversation").click()
     found = page.locator(".message.found")
@@ -190,6 +194,7 @@ async def test_the_mature_route_says_what_it_needs(live_service: LiveService, op
     await page.get_by_role("button", name="New conversation").click()
     await page.get_by_label("Mature").check()
     await page.get_by_role("button", name="Start").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
     await say(page, "Good evening")
     trouble = page.locator(".trouble-box").or_(page.locator(".form-error:not(:empty)"))
     await expect(trouble).to_contain_text("age")

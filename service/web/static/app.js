@@ -70,9 +70,12 @@ const chat = new Chat({
 });
 
 const importer = new Importer({
-  imported: () => {
+  imported: (id, name) => {
     memory.grewStale();
-    void attempt(() => conversations.load());
+    void attempt(async () => {
+      await conversations.load();
+      await conversations.nameIfNameless(id, name);
+    });
   },
   open: (id) => {
     location.hash = addressOf(id);

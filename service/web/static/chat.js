@@ -1,7 +1,7 @@
 // The conversation one looks at: opening it, paging through it, sending, following, stopping.
 
 import { listMessages, Problem, readConversation, readTurn, stopTurn } from "./api.js";
-import { companionOf } from "./conversations.js";
+import { companionOf, titleFrom } from "./conversations.js";
 import { byId } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { ReplyMessage, UserMessage } from "./messages.js";
@@ -172,7 +172,11 @@ export class Chat {
   accepted(exchange, data) {
     this.composer.setBusy(true, true);
     this.conversation.active_turn_id = data.turn_id;
-    if (exchange.message) this.hooks.started(this.conversation.id, data.turn_id);
+    if (exchange.message) {
+      this.hooks.started(this.conversation.id, data.turn_id);
+      // A name is a convenience: without it the talk goes on all the same.
+      void this.conversations.nameIfNameless(this.conversation.id, titleFrom(exchange.message.content)).catch(() => {});
+    }
     if (!exchange.said && data.seq && !this.thread.has(data.seq)) void this.catchUp();
     this.touch(data.seq, data.created_at);
   }

@@ -100,6 +100,13 @@ export class Conversations {
     return conversation;
   }
 
+  /** A name for a conversation that nobody gave one. */
+  async nameIfNameless(id, title) {
+    const conversation = this.known.get(id);
+    if (!conversation || conversation.title || !title) return;
+    this.changed(conversation, await renameConversation(id, title.slice(0, 200)), { title });
+  }
+
   askNew(opened) {
     byId("dialog-new").querySelector("form").reset();
     openDialog("dialog-new", async () => {

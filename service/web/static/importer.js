@@ -13,7 +13,7 @@ function summaryOf({ imported, duplicates = 0, skipped = 0, broken = 0, already_
   return `${parts.join(", ")}.`;
 }
 
-/** hooks: imported(conversationId), open(conversationId) */
+/** hooks: imported(conversationId, name of the file), open(conversationId) */
 export class Importer {
   constructor(hooks) {
     this.hooks = hooks;
@@ -44,7 +44,7 @@ export class Importer {
     byId("import-state").textContent = "Sending…";
     try {
       const result = await importConversation(file, query, (sent, total) => this.progress(sent, total));
-      this.showResult(result);
+      this.showResult(result, file);
     } catch (problem) {
       this.showErrors(problem.errors);
       throw problem;
@@ -64,7 +64,7 @@ export class Importer {
     }
   }
 
-  showResult(result) {
+  showResult(result, file) {
     const conversationId = result.conversation_id;
     this.conversationId = conversationId;
     byId("import-result").hidden = false;
@@ -73,7 +73,7 @@ export class Importer {
     byId("import-start").hidden = true;
     byId("import-show").hidden = !conversationId;
     byId("import-show").focus();
-    this.hooks.imported(conversationId);
+    this.hooks.imported(conversationId, file.name.replace(/\.[^.]+$/, ""));
   }
 
   showErrors(errors, broken = 0) {

@@ -38,7 +38,8 @@ export const reasonText = (why) => {
 export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect, onPin, onPast, onForget } = {}) {
   const { root, refs } = fromTemplate("t-memory");
   root.classList.add(item.layer === "fact" ? "fact" : "episode");
-  showText(refs.text, item.text ?? "");
+  const text = wordsOf(item);
+  showText(refs.text, text);
   const date = asDate(item.said_at);
   refs.said.textContent = [
     item.speaker,
@@ -51,7 +52,7 @@ export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect
   ].filter(Boolean).join(" · ");
   if (date) refs.said.title = date.toLocaleString();
   const quote = item.source?.quote;
-  if (quote && quote !== item.text) refs.said.before(make("p", { className: "card-quote", textContent: `“${quote}”` }));
+  if (quote && quote !== text) refs.said.before(make("p", { className: "card-quote", textContent: `“${quote}”` }));
   showWhy(refs, item, strongest);
   offer(refs.jump, onJump && item.source?.conversation_id ? onJump : null, item);
   if (item.source?.conversation_id !== here) refs.jump.textContent = "Open its conversation";
@@ -63,6 +64,12 @@ export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect
   root.dataset.memory = item.id;
   refs.jump.parentElement.hidden = !root.querySelector(".card-actions button:not([hidden])");
   return root;
+}
+
+/** What was said, without the day and the name that a prompt needs before it: the card has a line for those. */
+function wordsOf({ text = "", speaker }) {
+  const words = text.replace(/^\[\d{4}-\d\d-\d\d\] /, "");
+  return speaker && words.startsWith(`${speaker}: `) ? words.slice(speaker.length + 2) : words;
 }
 
 /** Whether there is more to tell of a fact than that it was said once. */

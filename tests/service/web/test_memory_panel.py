@@ -64,7 +64,7 @@ async def test_search_shows_scores_and_an_empty_field_leads_back(page: Page, ser
     }
     found = {
         **hit,
-        "text": "7 May 2023: Goes to pottery on Wednesdays.",
+        "text": "[2023-05-07] Caroline: Goes to pottery on Wednesdays.",
         "score": 0.42,
         "why": ["lexical"],
         "role": "user",
@@ -77,6 +77,8 @@ async def test_search_shows_scores_and_an_empty_field_leads_back(page: Page, ser
     await page.keyboard.press("Enter")
     card = page.locator("#kept-list .card")
     await expect(card).to_have_count(1)
+    # the day and the name stand in the line below, once
+    await expect(card.locator("blockquote")).to_have_text("Goes to pottery on Wednesdays.")
     await expect(card).to_contain_text("Shares words")
     await expect(card).to_contain_text("0.42")
     [call] = service.made("POST", "/v1/memories/search")

@@ -186,8 +186,10 @@ async def test_importing_shows_what_became_of_the_file(page: Page, service: Scri
     }
     errors = [{"line": line, "reason": "not JSON"} for line in range(2, 102)]
     service.on("POST", "/v1/conversations/import", reply({**result, "errors": errors}, 201))
+    service.on("PATCH", f"/v1/conversations/{C1}", reply(conversation(title="talk", last_seq=1)))
     await page.goto(BASE)
     await page.get_by_role("button", name="Import a conversation").click()
+    service.conversations = [conversation(title="", last_seq=1)]
     await page.get_by_label("File").set_input_files(path)
     await page.get_by_role("button", name="Import", exact=True).click()
     await expect(page.locator("#import-summary")).to_have_text(
@@ -199,9 +201,10 @@ async def test_importing_shows_what_became_of_the_file(page: Page, service: Scri
     await expect(rows.last).to_have_text("and 20 more")
     [call] = service.made("POST", "/v1/conversations/import")
     assert call.query["format"] == "auto"
-    service.on("GET", f"/v1/conversations/{C1}", reply(conversation(title="Imported", last_seq=1)))
     await page.get_by_role("button", name="Open it").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Imported")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("talk")
+    # the file had no title, so that its name became one
+    assert [call.body for call in service.made("PATCH", f"/v1/conversations/{C1}")] == [{"title": "talk"}]
 
 
 async def test_a_refused_import_says_why(page: Page, service: ScriptedService, tmp_path: Path) -> None:
