@@ -138,16 +138,16 @@ class BackendFailureError(RapportError):
 def of_backend(error: BackendError) -> RapportError:
     """What a user reads when the model server failed: no inner address, no text of another's."""
     if isinstance(error, ModelNotFoundError):
-        return NotFoundError(str(error), code=error.code, retryable=False)
+        return NotFoundError(error.told, code=error.code, retryable=False)
     if isinstance(error, BackendUnavailableError):
         retry_after = max(1, round(error.retry_after)) if error.retry_after else 5
         return UnavailableError(
-            "The service is busy. Your message is kept; try again.",
+            error.told,
             retry_after=retry_after,
             code=error.code,
             retryable=True,
         )
-    return BackendFailureError(str(error), code=error.code, retryable=error.retryable)
+    return BackendFailureError(error.told, code=error.code, retryable=error.retryable)
 
 
 def openai_shape(error: RapportError) -> dict[str, Any]:

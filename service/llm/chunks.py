@@ -60,6 +60,9 @@ class ReplyAssembler:
             except BackendError as error:
                 self.failure = error
                 break
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+                self.failure = self._garbled(event.data)  # a shape that nothing should have
+                break
         return self._delta("".join(content), "".join(reasoning))
 
     def whole(self, data: Any) -> Delta | None:
@@ -68,13 +71,14 @@ class ReplyAssembler:
             raise error
         content: list[str] = []
         reasoning: list[str] = []
-        choices = data.get("choices") if isinstance(data, dict) else None
-        if not choices:
-            raise BackendInterruptedError("an answer without choices", backend=self._backend)
-        self._choice(choices[0], content, reasoning)
-        self.usage = _usage(data.get("usage"))
+        try:
+            self._choice(data["choices"][0], content, reasoning)
+            self.usage = _usage(data.get("usage"))
+            delta = self._delta("".join(content), "".join(reasoning))
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise BackendInterruptedError("an answer without a reply", backend=self._backend) from error
         self.done = True
-        return self._delta("".join(content), "".join(reasoning))
+        return delta
 
     def rest(self) -> Delta | None:
         """Return what was held back until the reply's end was known."""
@@ -128,7 +132,7 @@ class ReplyAssembler:
             if thought := delta.get("reasoning_content") or delta.get("reasoning"):
                 reasoning.append(thought if type(thought) is str else orjson.dumps(thought).decode())
             if refusal := delta.get("refusal"):
-                content.append(refusal)
+                content.append(str(refusal))
         if finish := choice.get("finish_reason"):
             if finish in _BROKEN:
                 raise BackendInterruptedError(f"the server ended the reply: {finish}", backend=self._backend)

@@ -45,6 +45,8 @@ class BackendEmbedder:
         self._backend = backend or OpenAICompatibleBackend(config)
         self._batch = batch
         self._pause = pause
+        # OpenAI's third generation shortens its vectors on request; other servers don't, or don't know the word
+        self._shortens = config.is_openai and self.name.startswith("text-embedding-3")
         self._queue: list[tuple[str, asyncio.Future[Vectors]]] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -108,7 +110,9 @@ class BackendEmbedder:
     async def _vectors(self, texts: list[str]) -> Vectors:
         if not texts:
             return np.zeros((0, self.dimensions), dtype=np.float32)
-        body = {"model": self.name, "input": texts}
+        body: dict[str, Any] = {"model": self.name, "input": texts}
+        if self._shortens:
+            body["dimensions"] = self.dimensions
         for attempt in range(ATTEMPTS):
             try:
                 answer = await self._backend.post("/embeddings", body, timeout=PATIENCE)

@@ -19,6 +19,8 @@ class BackendError(Exception):
 
     code = "backend_error"
     retryable = False
+    told = "The model server failed."
+    """What a user may read: the error's own message can hold an upstream's words, which are for the operator."""
 
     def __init__(
         self, message: str, *, backend: str = "", retry_after: float | None = None, limit: int | None = None
@@ -32,6 +34,7 @@ class BackendError(Exception):
 class BackendUnavailableError(BackendError):
     code = "backend_unavailable"
     retryable = True
+    told = "The service is busy. Your message is kept; try again."
 
 
 class BackendBusyError(BackendUnavailableError):
@@ -41,33 +44,41 @@ class BackendBusyError(BackendUnavailableError):
 class BackendTimeoutError(BackendError):
     code = "backend_timeout"
     retryable = True
+    told = "The model took too long. Your message is kept; try again."
 
 
 class BackendInterruptedError(BackendError):
     code = "backend_interrupted"
     retryable = True
+    told = "The model broke off. Your message is kept; try again."
 
 
 class ModelNotFoundError(BackendError):
     code = "model_not_found"
+    told = "No such backend or model answers on this conversation's route."
 
 
 class ContextOverflowError(BackendError):
     code = "context_overflow"
+    told = "The message is too long for this model, even without what was said before."
 
 
 class CannotContinueError(BackendError):
     code = "cannot_continue"
+    told = "This model can't continue a reply; ask for a new one."
 
 
 class EmptyReplyError(BackendError):
     code = "empty_reply"
     retryable = True
+    told = "The model gave no answer. Try again, or put it differently."
 
 
 class BackendRefusedError(BackendError):
     code = "backend_refused"
+    told = "The model server refused the request. The operator finds out why with `rapport doctor`."
 
 
 class KeyRefusedError(BackendRefusedError):
     code = "backend_key_refused"
+    told = "The model server doesn't accept this service's key. The operator has to renew it."

@@ -86,7 +86,7 @@ def complaint_in(data: Any) -> Complaint | None:
     if data.get("object") == "error" or (error and not isinstance(error, bool)):
         return _from_object(data)
     if "choices" not in data and "data" not in data and (detail := data.get("detail") or data.get("message")):
-        return Complaint(detail if isinstance(detail, str) else _dumped(detail))
+        return Complaint(_detail(detail))
     return None
 
 
@@ -163,6 +163,14 @@ def _classify(status: int, complaint: Complaint, backend: str, wait: float | Non
     if status == 200:
         return BackendInterruptedError(message, backend=backend)
     return BackendRefusedError(f"HTTP {status}: {message}", backend=backend)
+
+
+def _detail(detail: Any) -> str:
+    """Return FastAPI's `detail` without the input that it repeats: that is the user's text."""
+    if not isinstance(detail, list):
+        return detail if isinstance(detail, str) else _dumped(detail)
+    told = [item for item in detail if isinstance(item, dict)]
+    return "; ".join(f"{item.get('type')} at {item.get('loc')}: {item.get('msg')}" for item in told)
 
 
 def _from_object(error: Mapping[str, Any]) -> Complaint:
