@@ -22,11 +22,12 @@ FROM messages WHERE user_id = $1 AND conversation_id = $2 AND seq > $4 ORDER BY 
 """
 FACTS = """
 SELECT f.id, f.kind, f.text, f.quote, f.status, f.pinned, f.route, f.said_at, f.learnt_at, f.valid_from, f.valid_to,
-    f.due_at, f.superseded_by, f.confirmations, f.extractor, f.conversation_id, f.message_id, f.source_seq AS seq,
-    coalesce((SELECT jsonb_agg(jsonb_build_object('conversation_id', s.conversation_id, 'message_id', s.message_id,
-        'seq', s.seq, 'role', s.role, 'quote', s.quote, 'said_at', s.said_at) ORDER BY s.said_at, s.message_id)
-        FROM fact_sources s WHERE s.user_id = $1 AND s.fact_id = f.id), '[]') AS sources
+    f.due_at, f.superseded_by, f.confirmations, f.extractor, f.conversation_id, f.message_id, f.source_seq AS seq
 FROM facts f WHERE f.user_id = $1 AND ($3::uuid IS NULL OR f.id > $3) ORDER BY f.id LIMIT $2
+"""
+SOURCES = """
+SELECT fact_id, conversation_id, message_id, seq, role, quote, said_at FROM fact_sources
+WHERE user_id = $1 AND fact_id = ANY ($2::uuid[]) ORDER BY said_at, message_id
 """
 ERASURES = "SELECT id, scope, receipt, created_at FROM erasures WHERE user_id = $1 ORDER BY created_at"
 
@@ -54,7 +55,12 @@ async def messages(connection: Connection, user_id: UUID, conversation_id: UUID,
 
 async def facts(connection: Connection, user_id: UUID, limit: int, after: UUID | None) -> list[Row]:
     """With all their sources, history included."""
-    return [dict(row) for row in await connection.fetch(FACTS, user_id, limit, after)]
+    found = [{**dict(row), "sources": []} for row in await connection.fetch(FACTS, user_id, limit, after)]
+    by_id = {fact["id"]: fact["sources"] for fact in found}
+    for row in await connection.fetch(SOURCES, user_id, list(by_id)):
+        source = dict(row)
+        by_id[source.pop("fact_id")].append(source)
+    return found
 
 
 def moment(value: datetime | None) -> str:

@@ -10,11 +10,13 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from memory.errors import MemoryNotFoundError, NotCorrectableError
+from memory.errors import AccountErasedError, MemoryNotFoundError, NotCorrectableError
 from memory.facts import key_of
+from memory.indexing import dense, sparse, term_weights
+from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.retrieval import Vector, sparse, term_weights
-from memory.transcript import Owner
+from memory.transcript import JUST_ERASED, Owner
+from memory.vault import sealed
 
 BY_USER = "user"
 """The extractor of facts that their owner wrote."""
@@ -117,15 +119,14 @@ LIST = f"""
 SELECT * FROM (
     (SELECT {FACT} FROM {FROM_FACTS}
     WHERE f.user_id = $1 AND $5::text IS DISTINCT FROM 'episode' AND ($6::text IS NULL OR f.kind = $6)
-        AND f.status = ANY ($7::text[]) AND ($8::text IS NULL OR f.text ILIKE $8 OR f.quote ILIKE $8)
-        AND ($9::uuid IS NULL OR f.conversation_id = $9) AND ($10::boolean IS NULL OR f.pinned = $10)
+        AND f.status = ANY ($7::text[]) AND ($8::uuid IS NULL OR f.conversation_id = $8)
+        AND ($9::boolean IS NULL OR f.pinned = $9)
         AND ($3::timestamptz IS NULL OR (f.said_at, f.id) < ($3, $4::uuid))
     ORDER BY f.said_at DESC, f.id DESC LIMIT $2)
     UNION ALL
     (SELECT {EPISODE} FROM {FROM_EPISODES}
     WHERE e.user_id = $1 AND $5::text IS DISTINCT FROM 'fact' AND $6::text IS NULL AND 'active' = ANY ($7::text[])
-        AND ($8::text IS NULL OR m.content ILIKE $8) AND ($9::uuid IS NULL OR e.conversation_id = $9)
-        AND $10::boolean IS NOT TRUE AND ($3::timestamptz IS NULL OR (e.said_at, e.message_id) < ($3, $4::uuid))
+        AND ($8::uuid IS NULL OR e.conversation_id = $8) AND $9::boolean IS NOT TRUE AND ($3::timestamptz IS NULL OR (e.said_at, e.message_id) < ($3, $4::uuid))
     ORDER BY e.said_at DESC, e.message_id DESC LIMIT $2)
 ) AS found ORDER BY said_at DESC, id DESC LIMIT $2
 """
@@ -139,6 +140,25 @@ async def list_memories(
     connection: Connection, user_id: UUID, wanted: Filter, limit: int, before: tuple[datetime, UUID] | None = None
 ) -> list[Item]:
     """Newest first by when it was said; `before` is the (said_at, id) of the last one seen."""
+    found: list[Item] = []
+    # text is sealed at rest: what contains the wanted words is seen only here
+    size = limit if wanted.text is None else max(limit, SCAN)
+    while len(found) < limit:
+        page = await _page(connection, user_id, wanted, size, before)
+        found += [item for item in page if _contains(item, wanted.text)]
+        if len(page) < size:
+            break
+        before = (page[-1].said_at, page[-1].id)
+    return found[:limit]
+
+
+SCAN = 1000
+"""Memories read at once when they are looked through for words."""
+
+
+async def _page(
+    connection: Connection, user_id: UUID, wanted: Filter, limit: int, before: tuple[datetime, UUID] | None
+) -> list[Item]:
     rows = await connection.fetch(
         LIST,
         user_id,
@@ -147,16 +167,14 @@ async def list_memories(
         wanted.layer,
         wanted.kind,
         list(wanted.statuses),
-        None if wanted.text is None else f"%{_literal(wanted.text)}%",
         wanted.conversation_id,
         wanted.pinned,
     )
     return [_item(tuple(row)) for row in rows]
 
 
-def _literal(text: str) -> str:
-    """The text with the wildcards of LIKE taken as themselves."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+def _contains(item: Item, text: str | None) -> bool:
+    return text is None or text.casefold() in item.text.casefold() or text.casefold() in item.quote.casefold()
 
 
 HISTORY = f"""
@@ -217,7 +235,7 @@ async def read_memory(connection: Connection, user_id: UUID, memory_id: UUID) ->
 ADD = """
 INSERT INTO facts (user_id, id, kind, topic, text, quote, conversation_id, message_id, source_seq, ordinal,
     extractor, route, said_at, valid_from, due_at, pinned, key, lexical, embedding)
-SELECT $1, $2, $3, '', $4, $4, $5, $2, $6, 0, $7, $8, clock_timestamp(), clock_timestamp(), $9, $10, $11,
+SELECT $1, $2, $3, '', $4, '', $5, $2, $6, 0, $7, $8, clock_timestamp(), clock_timestamp(), $9, $10, $11,
     $12::text::sparsevec, $13::text::halfvec
 """
 
@@ -231,7 +249,7 @@ async def add_fact(
     route: str,
     due_at: datetime | None,
     pinned: bool,
-    vector: Vector | None,
+    vector: Vectors | None,
 ) -> UUID:
     """Write down what the owner says outside of any conversation; gives the fact's id."""
     fact_id = uuid7()
@@ -241,7 +259,7 @@ async def add_fact(
         owner.user_id,
         fact_id,
         kind,
-        text,
+        await sealed(connection, owner.user_id, "facts", fact_id, text),
         NIL,
         fact_id.int >> 65,  # unique within the user, as the table wants a source's seq to be
         BY_USER,
@@ -253,10 +271,10 @@ async def add_fact(
     return fact_id
 
 
-def _indexed(user_id: UUID, kind: str, text: str, vector: Vector | None) -> tuple[bytes, str, str | None]:
+def _indexed(user_id: UUID, kind: str, text: str, vector: Vectors | None) -> tuple[bytes, str, str | None]:
     """Key, terms and vector of a fact, as the table takes them."""
-    dense = None if vector is None else "[" + ",".join(f"{x:.5f}" for x in vector.tolist()) + "]"
-    return key_of(user_id, kind, text), sparse(term_weights(user_id, text)), dense
+    meaning = None if vector is None else dense(vector)
+    return key_of(user_id, kind, text), sparse(term_weights(user_id, text)), meaning
 
 
 CORRECT = """
@@ -280,7 +298,7 @@ FROM new WHERE facts.user_id = $1 AND facts.id = $2 RETURNING facts.id
 """
 
 
-async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, text: str, vector: Vector | None) -> UUID:
+async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, text: str, vector: Vectors | None) -> UUID:
     """Replace what a fact says, and keep the old words as history; gives the new fact's id.
 
     The caller also lays tombstones for the old one (`memory.erasure.bury`), so that its source doesn't teach it again.
@@ -288,8 +306,9 @@ async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, tex
     """
     new_id = uuid7()
     kind = await connection.fetchval("SELECT kind FROM facts WHERE user_id = $1 AND id = $2", user_id, fact_id)
+    words = await sealed(connection, user_id, "facts", new_id, text)
     done = await connection.fetchval(
-        CORRECT, user_id, fact_id, new_id, text, BY_USER, *_indexed(user_id, kind or "", text, vector)
+        CORRECT, user_id, fact_id, new_id, words, BY_USER, *_indexed(user_id, kind or "", text, vector)
     )
     if done is None:
         found = await read_memory(connection, user_id, fact_id)
@@ -320,15 +339,17 @@ async def rebuild_profiles(connection: Connection, user_id: UUID) -> int:
 
 
 async def ensure_user(connection: Connection, owner: Owner) -> None:
-    """The user's row, locked; an account that was erased begins anew."""
+    """The user's row; an account that was erased begins anew. Raises `AccountErasedError` right after the erasure."""
     await connection.execute(
-        """INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO UPDATE
+        f"""INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO UPDATE
         SET issuer = excluded.issuer, subject = excluded.subject, created_at = now(), deleted_at = NULL
-        WHERE users.deleted_at IS NOT NULL""",
+        WHERE users.deleted_at < now() - interval '{JUST_ERASED} seconds'""",
         owner.user_id,
         owner.issuer,
         owner.subject,
     )
+    if await connection.fetchval("SELECT deleted_at FROM users WHERE user_id = $1", owner.user_id) is not None:
+        raise AccountErasedError("The account was erased just now. It can begin anew in a minute.")
 
 
 async def quotes(connection: Connection, user_id: UUID, memory_ids: Sequence[UUID]) -> dict[UUID, str]:

@@ -14,9 +14,12 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from memory import evidence, tombstones
+from memory import tombstones
 from memory.errors import MemoryNotFoundError
 from memory.postgres import Connection
+from memory.quotes import locate
+from memory.turns import TITLE
+from memory.vault import sealed
 
 MARK = "[forgotten]"
 """Stands in a message where its words were."""
@@ -123,32 +126,39 @@ async def _redact(
         "UPDATE messages SET content = $3, fingerprint = NULL WHERE user_id = $1 AND id = $2",
         user_id,
         message.id,
-        content,
+        await sealed(connection, user_id, "messages", message.id, content),
     )
     erasure.counts["messages"] += 1
     gone = await connection.execute("DELETE FROM episodes WHERE user_id = $1 AND message_id = $2", user_id, message.id)
     erasure.counts["episodes"] += _number(gone)
-    # the first message lent its beginning to the conversation's title
-    await connection.execute(
-        "UPDATE conversations SET title = left($4, 60) WHERE user_id = $1 AND id = $2 AND title = left($3, 60)",
-        user_id,
-        message.conversation_id,
-        message.content,
-        content,
-    )
+    await _retitle(connection, user_id, message, content)
     erasure.conversations.add(message.conversation_id)
     if content.replace(MARK, "").strip(" .,;:!?\n\t"):
         erasure.redacted.append(message.id)
+
+
+async def _retitle(connection: Connection, user_id: UUID, message: _Message, content: str) -> None:
+    """The first message lent its beginning to the conversation's title."""
+    title = await connection.fetchval(
+        "SELECT title FROM conversations WHERE user_id = $1 AND id = $2 FOR UPDATE", user_id, message.conversation_id
+    )
+    if title and title == message.content[:TITLE]:
+        await connection.execute(
+            "UPDATE conversations SET title = $3 WHERE user_id = $1 AND id = $2",
+            user_id,
+            message.conversation_id,
+            await sealed(connection, user_id, "conversations", message.conversation_id, content[:TITLE]),
+        )
 
 
 def without(content: str, quotes: Iterable[str]) -> str:
     """The text with each quote, wherever it stands, replaced by a mark; all of it when a quote can't be found."""
     for quote in quotes:
         found = False
-        while (span := evidence.locate(quote, content)) is not None:
+        while (span := locate(quote, content)) is not None:
             content = content[: span[0]] + MARK + content[span[1] :]
             found = True
-            if evidence.locate(quote, MARK) is not None:
+            if locate(quote, MARK) is not None:
                 break  # somebody asks to forget "forgotten"
         if not found and MARK not in content:
             return MARK
@@ -183,7 +193,7 @@ async def _forget_what_lost_its_words(
         user_id,
         message_ids,
     )
-    lost = [(row["fact_id"], row["message_id"]) for row in rows if not evidence.locate(row["quote"], row["content"])]
+    lost = [(row["fact_id"], row["message_id"]) for row in rows if not locate(row["quote"], row["content"])]
     for fact_id, message_id in lost:
         await connection.execute(
             "DELETE FROM fact_sources WHERE user_id = $1 AND fact_id = $2 AND message_id = $3",
@@ -220,10 +230,17 @@ async def _forget_derived(connection: Connection, user_id: UUID, erasure: Erasur
     """Summaries, profiles and what turns kept for a take-over: written anew from what is left."""
     conversations = list(erasure.conversations)
     erasure.turns = await _logged_turns(connection, user_id)  # any of them may have recalled what is forgotten now
-    erasure.counts["summaries"] += await _execute(
-        connection,
-        """UPDATE conversations SET summary = '', summary_seq = 0
-        WHERE user_id = $1 AND id = ANY ($2::uuid[]) AND summary <> ''""",
+    erasure.counts["summaries"] += int(
+        await connection.fetchval(
+            "SELECT count(*) FROM conversations WHERE user_id = $1 AND id = ANY ($2::uuid[]) AND summary <> ''",
+            user_id,
+            conversations,
+        )
+    )
+    # the version fails a summary that is being written from what the messages said before
+    await connection.execute(
+        """UPDATE conversations SET summary = '', summary_seq = 0, version = version + 1
+        WHERE user_id = $1 AND id = ANY ($2::uuid[])""",
         user_id,
         conversations,
     )
@@ -267,8 +284,8 @@ async def forget_all(connection: Connection, user_id: UUID, *, keep_conversation
     if keep_conversations:
         erasure.counts["summaries"] += await _execute(
             connection,
-            """UPDATE conversations SET summary = '', summary_seq = 0, learnt_seq = next_seq - 1, learn_attempts = 0
-            WHERE user_id = $1""",
+            """UPDATE conversations SET summary = '', summary_seq = 0, learnt_seq = next_seq - 1, learn_attempts = 0,
+                version = version + 1 WHERE user_id = $1""",
             user_id,
         )
         tables: tuple[str, ...] = ("outbox", *ALL_MEMORIES)

@@ -9,9 +9,9 @@ from uuid_utils.compat import uuid7
 
 from memory import tombstones
 from memory.errors import ConversationNotFoundError, TurnInProgressError
+from memory.indexing import EpisodeRow, index_messages
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.retrieval import EpisodeRow, index_messages
 from memory.transcript import Conversation, ImportedMessage, Owner, append_imported, create_conversation
 
 FIND = """

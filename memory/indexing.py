@@ -8,6 +8,7 @@ from uuid import UUID
 from memory import associations, lexical, ranking, temporal
 from memory.ports import Vectors
 from memory.postgres import Connection
+from memory.vault import sealed, sealed_bytes
 
 INDEXED_CHARACTERS = 32_000
 """Of a longer message only the head is searchable."""
@@ -96,12 +97,20 @@ async def index_messages(
         [row.speaker for row in rows],
         [row.route for row in rows],
         [row.said_at for row in rows],
-        texts,
+        [
+            await sealed(connection, user_id, "episodes", row.message_id, text)
+            for row, text in zip(rows, texts, strict=True)
+        ],
         _traits(rows),
         ["{" + ",".join(map(str, sorted(terms))) + "}" for terms in weighted],
         [sparse(terms) for terms in weighted],
         [None if row.vector is None else dense(row.vector) for row in rows],
-        [table.numbers(row.text[:INDEXED_CHARACTERS]).tobytes() for row in rows],
+        [
+            await sealed_bytes(
+                connection, user_id, "episodes", row.message_id, table.numbers(row.text[:INDEXED_CHARACTERS]).tobytes()
+            )
+            for row in rows
+        ],
     )
     return int(fresh)
 

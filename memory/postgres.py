@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 
 from memory.errors import StoreUnavailableError
-from memory.vault import KeyRing, Vault, encode
+from memory.vault import KeyRing, Vault, encode, encode_bytes
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -59,7 +59,15 @@ async def _prepare(connection: Any, vault: Vault | None) -> None:
     connection.keyring = KeyRing(vault)
     if vault is not None:
         await connection.set_type_codec(
-            "text", schema="pg_catalog", encoder=encode, decoder=connection.keyring.decode, format="binary"
+            # in the text format, since types that the driver doesn't know (vectors) go by this codec too
+            "text",
+            schema="pg_catalog",
+            encoder=encode,
+            decoder=connection.keyring.decode,
+            format="text",
+        )
+        await connection.set_type_codec(
+            "bytea", schema="pg_catalog", encoder=encode_bytes, decoder=connection.keyring.decode_bytes, format="binary"
         )
     await connection.set_type_codec(
         "jsonb",

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from memory.indexing import EpisodeRow, dense, embedding_text, index_messages
 from memory.ports import Embedder
 from memory.postgres import Connection, Database
-from memory.retrieval import EpisodeRow, embedding_text, index_messages
 
 ROWS = """
 SELECT m.conversation_id, m.seq, m.id, m.role, m.speaker, m.content, m.created_at, c.route, c.time_zone
@@ -30,14 +30,14 @@ async def add_vectors(database: Database, embedder: Embedder, user_id: UUID, mes
         rows = await connection.fetch(ROWS, user_id, list(message_ids))
     vectors = await embedder.embed([embedding_text(row["speaker"], row["role"], row["content"]) for row in rows])
     async with database.as_user(user_id) as connection:
+        await connection.execute("SELECT FROM users WHERE user_id = $1 FOR SHARE", user_id)
+        now = {row["id"]: row["content"] for row in await connection.fetch(ROWS, user_id, list(message_ids))}
         for row, vector in zip(rows, vectors, strict=True):
-            # the text may have changed again meanwhile: then this vector is not of it
-            await connection.execute(
-                """UPDATE episodes e SET embedding = $3::text::halfvec FROM messages m
-                WHERE e.user_id = $1 AND e.message_id = $2 AND e.embedding IS NULL
-                    AND m.user_id = $1 AND m.id = $2 AND m.content = $4""",
-                user_id,
-                row["id"],
-                "[" + ",".join(f"{x:.5f}" for x in vector.tolist()) + "]",
-                row["content"],
-            )
+            if now.get(row["id"]) == row["content"]:  # else this vector is of words that were forgotten meanwhile
+                await connection.execute(
+                    """UPDATE episodes SET embedding = $3::text::halfvec
+                    WHERE user_id = $1 AND message_id = $2 AND embedding IS NULL""",
+                    user_id,
+                    row["id"],
+                    dense(vector),
+                )

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from memory.errors import ConversationNotFoundError
+from memory.errors import AccountErasedError, ConversationNotFoundError
 from memory.postgres import Connection
-
+from memory.vault import sealed
 
 Role = Literal["user", "assistant", "system"]
 MessageStatus = Literal["complete", "stopped"]
@@ -73,15 +73,19 @@ CONVERSATION = """user_id, id, title, route, lock_reason, lock_epoch, companion_
 
 MESSAGE = "id, conversation_id, seq, parent_id, turn_id, role, speaker, content, status, created_at"
 
+JUST_ERASED = 60
+"""Seconds after an erasure in which nothing begins anew: other processes may hold the destroyed key so long."""
+
 CREATE = f"""
 WITH owner AS (
     -- waits for an erasure of the user that is under way; whoever comes back after one begins anew
     INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO UPDATE
     SET issuer = excluded.issuer, subject = excluded.subject, created_at = now(), deleted_at = NULL
-    WHERE users.deleted_at IS NOT NULL
+    WHERE users.deleted_at < now() - interval '{JUST_ERASED} seconds'
 )
 INSERT INTO conversations (user_id, id, title, route, companion_name, persona, time_zone, source)
-VALUES ($1, $4, $5, $6, $7, $8, $9, $10)
+SELECT $1, $4, $5, $6, $7, $8, $9, $10
+WHERE NOT EXISTS (SELECT FROM users WHERE user_id = $1 AND deleted_at >= now() - interval '{JUST_ERASED} seconds')
 RETURNING {CONVERSATION}
 """
 
@@ -104,14 +108,15 @@ async def create_conversation(
         owner.issuer,
         owner.subject,
         conversation_id,
-        title,
+        await sealed(connection, owner.user_id, "conversations", conversation_id, title),
         route,
         companion_name,
         persona,
         time_zone,
         source,
     )
-    assert row is not None  # noqa: S101  an INSERT returns its row
+    if row is None:
+        raise AccountErasedError("The account was erased just now. It can begin anew in a minute.")
     return Conversation(*row)
 
 
@@ -157,7 +162,7 @@ async def update_conversation(
         WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING {CONVERSATION}""",
         user_id,
         conversation_id,
-        title,
+        None if title is None else await sealed(connection, user_id, "conversations", conversation_id, title),
         companion_name,
         persona,
     )
@@ -298,7 +303,7 @@ async def append_imported(
         [m.id for m in messages],
         [m.role for m in messages],
         [m.speaker for m in messages],
-        [m.content for m in messages],
+        [await sealed(connection, user_id, "messages", m.id, m.content) for m in messages],
         [m.created_at for m in messages],
         [m.external_id for m in messages],
         [m.chain for m in messages],

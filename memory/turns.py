@@ -7,7 +7,7 @@ claim raises, on the database's clock.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -20,9 +20,13 @@ from memory.errors import (
     TurnInProgressError,
 )
 from memory.postgres import Connection
-
+from memory.vault import opened, sealed
 
 TurnState = Literal["running", "completed", "stopped", "failed"]
+
+
+TITLE = 60
+"""Characters of the first message that a conversation without a title is called by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ WITH {GATED}, parent AS (
         AND m.id = coalesce($16::uuid, CASE WHEN NOT $17 THEN c.head_id END)
 ), bumped AS (
     UPDATE conversations t SET next_seq = t.next_seq + 1, head_id = $8, active_turn = $7, updated_at = now(),
-        title = CASE WHEN t.title = '' THEN left($12, 60) ELSE t.title END
+        title = CASE WHEN t.title = '' THEN $18 ELSE t.title END
     FROM c, gate
     WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL
         AND NOT EXISTS (SELECT FROM again) AND ($16::uuid IS NULL OR EXISTS (SELECT FROM parent))
@@ -194,9 +198,16 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
     if turn.answers is not None:
         row = await connection.fetchrow(ANSWER_AGAIN, *common)
     else:
-        digest = said_digest("user", turn.content)
         row = await connection.fetchrow(
-            ACCEPT, *common, turn.content, turn.speaker, turn.fingerprint, digest, turn.parent_id, turn.at_root
+            ACCEPT,
+            *common,
+            await sealed(connection, turn.user_id, "messages", turn.message_id, turn.content),
+            turn.speaker,
+            turn.fingerprint,
+            said_digest("user", turn.content),
+            turn.parent_id,
+            turn.at_root,
+            await sealed(connection, turn.user_id, "conversations", turn.conversation_id, turn.content[:TITLE]),
         )
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
@@ -252,7 +263,8 @@ async def claim(
     connection: Connection, lease_seconds: float, limit: int, turn_id: UUID | None = None
 ) -> list[ClaimedTurn]:
     """Become the writer of turns that nobody writes: new ones left to a runner, or those whose writer's lease ran out."""
-    return [ClaimedTurn(*row) for row in await connection.fetch(CLAIM, lease_seconds, limit, turn_id)]
+    claimed = [ClaimedTurn(*row) for row in await connection.fetch(CLAIM, lease_seconds, limit, turn_id)]
+    return [replace(turn, checkpoint=await opened(connection, turn.user_id, turn.checkpoint)) for turn in claimed]
 
 
 MAY_CONTINUE = """
@@ -289,8 +301,12 @@ async def renew(
     """Renew the leases of (user_id, turn_id, epoch, checkpoint or None); a turn missing from the answer is another's now."""
     # losing a renewal or a checkpoint to a crash costs a take-over, never text: no need to wait for the disk
     await connection.execute("SET LOCAL synchronous_commit = off")
-    users, ids, epochs, checkpoints = zip(*held, strict=True)
-    rows = await connection.fetch(RENEW, list(users), list(ids), list(epochs), list(checkpoints), lease_seconds)
+    users, ids, epochs, shown = zip(*held, strict=True)
+    checkpoints = [
+        None if text is None else await sealed(connection, user_id, "turns", turn_id, text)
+        for user_id, turn_id, text in zip(users, ids, shown, strict=True)
+    ]
+    rows = await connection.fetch(RENEW, list(users), list(ids), list(epochs), checkpoints, lease_seconds)
     return [Renewal(*row) for row in rows]
 
 
@@ -330,7 +346,7 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         epoch,
         "stopped" if reply.stopped else "completed",
         reply.message_id,
-        reply.text,
+        await sealed(connection, user_id, "messages", reply.message_id, reply.text),
         reply.finish_reason,
         reply.backend,
         reply.model,
@@ -363,7 +379,8 @@ async def fail(
     connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, failure: dict[str, Any], shown: str
 ) -> bool:
     """End the turn without a reply; what was shown of one is kept for audit, never learnt from. False: another's by now."""
-    return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, shown) is not None
+    kept = await sealed(connection, user_id, "turns", turn_id, shown)
+    return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, kept) is not None
 
 
 RELEASE = """
@@ -374,7 +391,8 @@ WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
 
 async def release(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, shown: str) -> None:
     """Give the turn up so that any instance may claim it at once."""
-    await connection.execute(RELEASE, user_id, turn_id, epoch, shown)
+    kept = await sealed(connection, user_id, "turns", turn_id, shown)
+    await connection.execute(RELEASE, user_id, turn_id, epoch, kept)
 
 
 REQUEST_STOP = """

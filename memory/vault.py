@@ -25,6 +25,7 @@ from memory.errors import KeyUnavailableError
 from memory.metrics import UNOPENED
 
 PREFIX: Final = "\x01s1."
+PREFIX_OF_BYTES: Final = b"\x01s1."
 """Marks a sealed text. Text without it was written before sealing was turned on, and stays readable."""
 NONCE = 12
 PLACES: Final = ("messages", "episodes", "facts", "fact_sources", "conversations", "turns", "profiles")
@@ -65,20 +66,36 @@ class UserKey:
         self._aead = AESGCM(_derived(secret, b"text"))
 
     def seal(self, place: str, row: UUID, text: str) -> str:
+        return PREFIX + base64.b64encode(self._seal(place, row, text.encode())).decode("ascii")
+
+    def _seal(self, place: str, row: UUID, data: bytes) -> bytes:
         header = bytes([PLACES.index(place)]) + row.bytes
         nonce = os.urandom(NONCE)
-        sealed = self._aead.encrypt(nonce, text.encode(), self.user_id.bytes + header)
-        return PREFIX + base64.b64encode(header + nonce + sealed).decode("ascii")
+        return header + nonce + self._aead.encrypt(nonce, data, self.user_id.bytes + header)
+
+    def _open(self, raw: bytes) -> bytes:
+        header, nonce, words = raw[:HEADER], raw[HEADER : HEADER + NONCE], raw[HEADER + NONCE :]
+        return self._aead.decrypt(nonce, words, self.user_id.bytes + header)
+
+    def seal_bytes(self, place: str, row: UUID, data: bytes) -> bytes:
+        return PREFIX_OF_BYTES + self._seal(place, row, data)
+
+    def open_bytes(self, data: bytes) -> bytes:
+        """As `open`."""
+        if not data.startswith(PREFIX_OF_BYTES):
+            return data
+        try:
+            return self._open(data[len(PREFIX_OF_BYTES) :])
+        except (InvalidTag, ValueError):
+            UNOPENED.inc()
+            return data
 
     def open(self, text: str) -> str:
         """The words of a token; text that is no token of this user's comes back as it is, and is counted."""
         if not text.startswith(PREFIX):
             return text
         try:
-            raw = base64.b64decode(text[len(PREFIX) :])
-            return self._aead.decrypt(
-                raw[HEADER : HEADER + NONCE], raw[HEADER + NONCE :], self.user_id.bytes + raw[:HEADER]
-            ).decode()
+            return self._open(base64.b64decode(text[len(PREFIX) :])).decode()
         except (InvalidTag, ValueError, binascii.Error):
             UNOPENED.inc()
             return text
@@ -168,22 +185,36 @@ class KeyRing:
         self.vault = vault
         self.current: UserKey | None = None
 
-    def decode(self, raw: bytes) -> str:
-        text = raw.decode()
+    def decode(self, text: str) -> str:
         return text if self.current is None else self.current.open(text)
 
+    def decode_bytes(self, raw: bytes) -> bytes:
+        return raw if self.current is None else self.current.open_bytes(raw)
 
-def encode(text: str) -> bytes:
+
+def encode(text: str) -> str:
     """As the driver does it, and as strict."""
     if not isinstance(text, str):
         raise TypeError(f"expected str, got {type(text).__name__}")
-    return text.encode()
+    return text
+
+
+def encode_bytes(data: bytes) -> bytes:
+    """As `encode`; `bytes(7)` would be seven zeros."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"expected bytes, got {type(data).__name__}")
+    return bytes(data)
 
 
 async def sealed(connection: Asking, user_id: UUID, place: str, row: UUID, text: str) -> str:
     """The text as it is to be written to `row` of the table `place`. Empty text stays empty: statements ask for it."""
     key = await _key(connection, user_id)
     return key.seal(place, row, text) if key is not None and text else text
+
+
+async def sealed_bytes(connection: Asking, user_id: UUID, place: str, row: UUID, data: bytes) -> bytes:
+    key = await _key(connection, user_id)
+    return key.seal_bytes(place, row, data) if key is not None and data else data
 
 
 async def opened(connection: Asking, user_id: UUID, text: str) -> str:
