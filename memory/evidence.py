@@ -6,12 +6,12 @@ than a wrong one: whatever is unclear is refused, and counted by reason.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from memory import deadlines, temporal, words
 from memory.extraction import Candidate, Said
+from memory.quotes import MARKS, enclosing, locate, others_words, sentence_of
 from memory.refusals import refusal
 
 QUOTE_CHARS = 400
@@ -44,109 +44,6 @@ class Supported:
 @dataclass(frozen=True, slots=True)
 class Refused:
     reason: str
-
-
-# --- finding the quote in the message
-
-_MARKS = str.maketrans(
-    {
-        "’": "'",
-        "‘": "'",
-        "ʼ": "'",
-        "´": "'",
-        "`": "'",
-        "“": '"',
-        "”": '"',
-        "„": '"',
-        "«": '"',
-        "»": '"',
-        "–": "-",
-        "—": "-",
-        "−": "-",
-        "…": ".",
-    }
-)
-
-
-def _folded(text: str) -> tuple[str, list[int]]:
-    """The text with whitespace, quote marks and case evened out, and where each of its characters came from."""
-    characters: list[str] = []
-    origins: list[int] = []
-    for at, character in enumerate(text.translate(_MARKS)):
-        piece = " " if character.isspace() else character.lower()
-        if piece == " " and (not characters or characters[-1] == " "):
-            continue
-        characters.extend(piece)
-        origins.extend([at] * len(piece))
-    return "".join(characters), origins
-
-
-def locate(quote: str, text: str) -> tuple[int, int] | None:
-    """Where in `text` the quote stands, as words and not as a part of one; None when it does not."""
-    wanted = _folded(quote)[0].strip(" \"'.,;:!?-")
-    if not wanted:
-        return None
-    folded, origins = _folded(text)
-    at = -1
-    while (at := folded.find(wanted, at + 1)) >= 0:
-        end = at + len(wanted)
-        if not (_joined(folded, at) or _joined(folded, end)):
-            return origins[at], origins[end - 1] + 1
-    return None
-
-
-def _joined(text: str, at: int) -> bool:
-    """Whether a word of a script with spaces runs across this position."""
-    return 0 < at < len(text) and all(c.isalnum() and not words.is_unspaced(c) for c in (text[at - 1], text[at]))
-
-
-_NOT_OWN = (
-    re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL),
-    re.compile(
-        r"<(?P<tag>memory|recalled|context|system|quote)\b[^>]*>.*?(?:</(?P=tag)>|\Z)", re.DOTALL | re.IGNORECASE
-    ),
-    re.compile(r"^[ \t]*(?:>|\|).*$", re.MULTILINE),
-    re.compile(r"(?<!\w)\*(?!\s|\*)[^*\n]+(?<!\s)\*(?!\w)"),
-    re.compile(r"[“\"„«][^“”\"„«»\n]{8,}[”\"“»]|[「『][^」』]{4,}[」』]"),
-    re.compile(
-        r"^[ \t]*[-*\[(]*(?:system|assistant|developer|tool|memory|recalled)\b[^\n]{0,20}[:\]].*$",
-        re.MULTILINE | re.IGNORECASE,
-    ),
-)
-
-
-def others_words(text: str) -> list[tuple[int, int]]:
-    """Spans that the speaker shows rather than says: code, quotations, stage directions, recalled blocks."""
-    return [found.span() for pattern in _NOT_OWN for found in pattern.finditer(text)]
-
-
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
-
-
-def sentences(text: str) -> Iterator[tuple[int, int]]:
-    start = 0
-    for found in _SENTENCE_END.finditer(text):
-        if found.end() > start:
-            yield start, found.end()
-        start = found.end()
-    if start < len(text):
-        yield start, len(text)
-
-
-def _enclosing(span: tuple[int, int], text: str) -> tuple[int, int]:
-    """The whole sentences that the span touches, without the spaces around them."""
-    touched = [part for part in sentences(text) if part[0] < span[1] and part[1] > span[0]]
-    start, end = min(part[0] for part in touched), max(part[1] for part in touched)
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
-
-
-def _sentence_of(span: tuple[int, int], text: str) -> str:
-    start, end = _enclosing(span, text)
-    return text[start:end]
 
 
 # --- what the speaker means by it
@@ -195,19 +92,32 @@ _QUESTION = re.compile(r"[?？؟]\s*[\"'”’)]*\s*$")
 
 def _insincere(quote: tuple[int, int], text: str) -> str:
     """Why the words around the quote do not state anything, or nothing."""
-    start, end = _enclosing(quote, text)
+    start, end = enclosing(quote, text)
     sentence = text[start:end]
     if _QUESTION.search(sentence):
         # "My name is Ana, and yours?": the statement stands before the question's own clause
         rest = text[quote[1] : end]
         if not re.match(r"\s*[,;:—–.-]\s*\w", rest) or not _FIRST.search(text[quote[0] : quote[1]]):
             return "question"
-    if _UNREAL.search(text[start : quote[1]].translate(_MARKS)):
+    if _UNREAL.search(text[start : quote[1]].translate(MARKS)):
         return "hypothetical"
     return ""
 
 
 # --- what the claim says beyond the quote
+
+
+_NAMED = re.compile(
+    r"\b(?:user|companion)(?:'s|’s) name is\b|\bname des nutzers ist\b|\bnutzer(?:in)? heißt\b|"
+    r"\busuari[oa] se llama\b|\butilisat(?:eur|rice) s'appelle\b",
+    re.IGNORECASE,
+)
+_INTRODUCES = re.compile(
+    r"\b(?:my (?:\w+ )?name(?:'s| is)|i'm|i am|im|call me|it's|this is|mein name ist|ich bin|ich heiße|nenn mich|"
+    r"me llamo|mi nombre es|soy|je m'appelle|"
+    r"mon nom est|je suis|appelle-moi|меня зовут)\b|我叫|我是|私は",
+    re.IGNORECASE,
+)
 
 
 def _dates_said(quote: str, said_at: datetime, time_zone: str) -> str:
@@ -232,6 +142,11 @@ def _unsupported(claim: str, quote: str, dates: str, setting: Setting) -> str:
         return "dangling"
     if words.is_passing(claim):
         return "passing"
+    if words.reports_speech(claim):
+        return "speech"
+    if _NAMED.search(claim) and not _INTRODUCES.search(quote.translate(MARKS)):
+        # "Hey Ana!" names somebody, but not the one who says it
+        return "name"
     unspoken = {word for name in setting.names for word in words.tokens(name)} - spoken
     content = words.content(claim) - unspoken
     if content and words.shared(content, words.content(basis)) < max(1, LEAST_SHARED * len(content)):
@@ -291,22 +206,25 @@ def unsupported(text: str, quote: str, message: Said, setting: Setting) -> str:
 
 
 def _weigh(candidate: Candidate, message: Said, span: tuple[int, int], setting: Setting) -> Supported | Refused:
-    text = words.without_particles(" ".join(candidate.text.split()))
+    text = words.as_stated(words.without_particles(" ".join(candidate.text.split())))
     if len(text) > TEXT_CHARS or len(text) < 4:
         return Refused("length")
     reason = ""
     # a model copies as little as it can: what is missing in the quote may stand in the rest of its sentence
-    for start, end in dict.fromkeys((span, _enclosing(span, message.text))):
+    for start, end in dict.fromkeys((span, enclosing(span, message.text))):
         quote = message.text[start:end]
         if len(quote) > QUOTE_CHARS:
             break
+        if len(words.tokens(quote)) < 2 and not any(words.is_unspaced(character) for character in quote):
+            reason = "thin"
+            continue
         if found := refusal(text) or refusal(quote):
             return Refused(found)
         if reason := _about_the_other(candidate.kind, text, quote):
             continue
         dates = _dates_said(quote, message.said_at, setting.time_zone)
         reason = _unsupported(text, quote, dates, setting)
-        if not reason and words.contradicts(text, _sentence_of(span, message.text)):
+        if not reason and words.contradicts(text, sentence_of(span, message.text)):
             # a quote may begin after the "not": what counts is the sentence
             reason = "polarity"
         if not reason:

@@ -188,6 +188,44 @@ _PARTICLES = re.compile(
 )
 
 
+_WHO = r"^(?:the )?(?:user|companion|[A-Z][a-z]+|der nutzer|die nutzerin|el usuario|la usuaria|l'utilisat(?:eur|rice))"
+# "The user mentions that they moved to Rome" says that the user moved to Rome, and small models say little else
+_REPORTED = re.compile(
+    rf"{_WHO} (?:also )?(?:says|said|mentions|mentioned|states|stated|notes|shares|shared|explains|explained|reports) "
+    r"(?:that )?(?:they|he|she) (?=(?:\w+ed|went|had|did|got|made|took|bought|was|grew|came|met|found|lost|won|"
+    r"ran|saw|began|left|built|"
+    r"can|can't|cannot|could|will|won't)\b)",
+    re.IGNORECASE,
+)
+_SPEECH = re.compile(
+    rf"{_WHO} (?:\w+ly )?(?:also )?(?:says?|said|mention\w*|agree\w*|disagree\w*|thanks?|thanked|ask\w*|tells?|"
+    rf"told|talks?|greet\w*|wish\w*|express\w*|"
+    r"compliment\w*|praise\w*|encourages?|suggests?|recommends?|congratulat\w*|apologi\w*|respon\w*|repl\w+|"
+    r"acknowledge\w*|appreciate\w*|"
+    r"thinks?|believes?|feels?|felt|hopes?|wonders?|seems?|confirm\w*|comment\w*|admit\w*|describe\w*|explain\w*|"
+    r"share\w*|stat(?:es|ed)|"
+    r"notes|noted|report\w*|offers?|invites?|joke\w*|laugh\w*|welcome\w*|wants? to (?:tell|say|talk|know|ask|"
+    r"share|thank|show|hear|see)|"
+    r"has gratitude|is (?:speaking|talking|chatting|asking|saying|telling|grateful|thankful|happy|glad|excited|"
+    r"responding|agreeing|off)|"
+    r"would|might|may|let's|looks? forward|"
+    r"sagt|sagte|erwähnt|fragt|bedankt|stimmt|meint|dice|dijo|menciona|pregunta|agradece|dit|mentionne|demande|"
+    r"remercie)\b",
+    re.IGNORECASE,
+)
+
+
+def as_stated(claim: str) -> str:
+    """The claim without the frame of who mentioned it."""
+    found = _REPORTED.match(claim)
+    return claim if found is None else " ".join(claim.split()[:2]) + " " + claim[found.end() :]
+
+
+def reports_speech(claim: str) -> bool:
+    """Whether the claim tells what somebody says, thinks or feels like saying, which the transcript does better."""
+    return bool(_SPEECH.search(claim.translate(_APOSTROPHES)))
+
+
 def is_passing(claim: str) -> bool:
     """Whether the claim is about a mood or a moment: the episode keeps it, and next week it is not true."""
     return bool(_PASSING.search(claim.translate(_APOSTROPHES)))

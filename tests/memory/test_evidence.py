@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from memory.evidence import Refused, Setting, Supported, check, locate, others_words
+from memory.evidence import Refused, Setting, Supported, check
 from memory.extraction import Candidate, Said
+from memory.quotes import locate, others_words
 from tests.memory.learning_kit import SAID
 
 SETTING = Setting("Europe/Berlin", ("Mira", "Tom"))
@@ -125,6 +126,12 @@ REFUSED = [
     ("I'm a huge fan of it.", "I'm a huge fan of it", "The user is a huge fan of it.", "dangling"),
     ("I keep my voice down.", "I keep my voice down", "The user keeps my voice down.", "dangling"),
     ("I'm so tired.", "I'm so tired", "The user is tired.", "passing"),
+    # what small models write instead of facts
+    ("Hey Mel, same here!", "Hey Mel", "The user says hello to Mel.", "speech"),
+    ("Totally agree, Mel!", "Totally agree, Mel", "The user agrees with Mel.", "speech"),
+    ("Ich sage danke, Mel!", "Ich sage danke, Mel", "Der Nutzer sagt danke.", "speech"),
+    ("Hey Ana, how nice!", "Hey Ana", "The user's name is Ana.", "name"),
+    ("Caroline!", "Caroline", "The user knows Caroline.", "thin"),
     # length
     ("I " + "really " * 80 + "like rain.", "I " + "really " * 80 + "like rain", "The user likes rain.", "length"),
 ]  # fmt: skip
@@ -133,6 +140,14 @@ REFUSED = [
 @pytest.mark.parametrize(("message", "quote", "text", "why"), REFUSED)
 def test_what_the_words_do_not_say_is_refused(message: str, quote: str, text: str, why: str) -> None:
     assert reason(message, quote, text) == why
+
+
+def test_the_frame_of_who_mentioned_it_is_taken_off() -> None:
+    decided = judged(
+        "I went to Rome in May.", "I went to Rome in May", "The user mentions that they went to Rome in May."
+    )
+    assert isinstance(decided, Supported)
+    assert decided.text == "The user went to Rome in May."
 
 
 def test_nobody_tells_what_another_is_like() -> None:
