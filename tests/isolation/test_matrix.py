@@ -96,8 +96,8 @@ class Property:
     def __init__(self, service: LiveService) -> None:
         self.service = service
         self.ids: dict[str, str] = {}
-        self.name = f"owner-{uuid4().hex[:8]}"
-        self.named = {"issuer": "rapport", "subject": self.name}
+        self.name: str = f"owner-{uuid4().hex[:8]}"
+        self.named: dict[str, str] = {"issuer": "rapport", "subject": self.name}
         self.client = httpx.Client(base_url=service.url, headers=service.headers(self.name), timeout=30)
         created = self.client.post(
             "/v1/conversations", json={"title": CANARY, "companion": {"name": "Mel", "persona": CANARY}}
