@@ -10,6 +10,7 @@ from uuid import UUID
 
 from memory import evidence, slots, words
 from memory.consolidation import same_frame
+from memory.curation import BY_USER
 from memory.evidence import Setting
 from memory.extraction import Said
 from memory.postgres import Database
@@ -135,6 +136,8 @@ def audit(facts: Sequence[Audited]) -> dict[str, set[UUID]]:
 def _trouble(fact: Audited) -> str:
     if refusal(fact.text) or refusal(fact.quote):
         return "secrets"
+    if fact.extractor == BY_USER:
+        return ""  # corrected by its owner, who is the best witness
     if fact.message is None:
         return "unsupported"
     if fact.message.role not in evidence.speakers_of(fact.kind):

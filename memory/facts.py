@@ -67,8 +67,9 @@ def key_of(user_id: UUID, kind: str, text: str) -> bytes:
 
 
 CURRENT = f"""
-SELECT f.id, f.kind, f.topic, f.slot, f.text, f.key, f.status, f.pinned, f.said_at, f.valid_from, c.companion_name
-FROM facts f JOIN conversations c ON c.user_id = f.user_id AND c.id = f.conversation_id
+SELECT f.id, f.kind, f.topic, f.slot, f.text, f.key, f.status, f.pinned, f.said_at, f.valid_from,
+    coalesce(c.companion_name, '')
+FROM facts f LEFT JOIN conversations c ON c.user_id = f.user_id AND c.id = f.conversation_id
 WHERE f.user_id = $1 AND f.route = $2 AND f.status IN ('active', 'uncertain')
 ORDER BY f.said_at DESC LIMIT {CURRENT_LIMIT}
 """

@@ -41,7 +41,7 @@ class SummaryConfig:
 
 
 READ = """
-SELECT c.summary, c.summary_seq, c.next_seq - 1 AS last, c.route FROM conversations c
+SELECT c.summary, c.summary_seq, c.next_seq - 1 AS last, c.route, c.version FROM conversations c
 WHERE c.user_id = $1 AND c.id = $2 AND c.deleted_at IS NULL AND c.next_seq - 1 - c.summary_seq >= $3
 """
 LINES = """
@@ -50,7 +50,7 @@ WHERE user_id = $1 AND conversation_id = $2 AND seq > $3 AND seq <= $4 AND role 
 """
 WRITE = """
 UPDATE conversations SET summary = $5, summary_seq = $4, version = version + 1
-WHERE user_id = $1 AND id = $2 AND summary_seq = $3 AND deleted_at IS NULL RETURNING 1
+WHERE user_id = $1 AND id = $2 AND summary_seq = $3 AND version = $6 AND deleted_at IS NULL RETURNING 1
 """
 
 
@@ -82,7 +82,10 @@ async def summarise(
         text = row["summary"]
     async with database.as_user(user_id) as connection:
         text = await sealed(connection, user_id, "conversations", conversation_id, text)
-        written = await connection.fetchval(WRITE, user_id, conversation_id, row["summary_seq"], last, text)
+        # the version: what was forgotten meanwhile must not come back in a summary of the messages as they were
+        written = await connection.fetchval(
+            WRITE, user_id, conversation_id, row["summary_seq"], last, text, row["version"]
+        )
     return written is not None and row["last"] - last >= config.every
 
 
@@ -149,9 +152,9 @@ class Profile:
 
 FACTS = """
 SELECT f.kind, f.topic, f.slot, f.text, f.status, f.pinned, f.confirmations, f.said_at, f.due_at, c.companion_name AS companion
-FROM facts f JOIN conversations c ON c.user_id = f.user_id AND c.id = f.conversation_id
+FROM facts f LEFT JOIN conversations c ON c.user_id = f.user_id AND c.id = f.conversation_id
 WHERE f.user_id = $1 AND f.route = $2 AND f.status IN ('active', 'uncertain')
-    AND (f.kind = 'user' OR f.kind = 'open_loop' OR c.companion_name = $3)
+    AND (f.kind = 'user' OR f.kind = 'open_loop' OR coalesce(c.companion_name, $3) = $3)
 ORDER BY f.pinned DESC, f.confirmations DESC, f.said_at DESC, f.id LIMIT 500
 """
 KEEP = """
@@ -174,6 +177,8 @@ async def read_profile(connection: Connection, user_id: UUID, route: str, compan
 
 async def rebuild_profile(connection: Connection, user_id: UUID, route: str, companion: str) -> Profile:
     """Write the profile anew from the current facts. In the transaction that changes them, so that it never lags."""
+    # whoever has a fact forgotten comes before, or waits and then drops the profile
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR SHARE", user_id)
     now: datetime = await connection.fetchval("SELECT now()")
     rows = await connection.fetch(FACTS, user_id, route, companion)
     text = profile_of([dict(row) for row in rows], now)

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import orjson
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -15,6 +16,7 @@ from memory.erasure import MARK, Erasure, without
 from memory.errors import ConversationNotFoundError, MemoryNotFoundError
 from memory.learning import learn
 from memory.postgres import Database
+from memory.summaries import SummaryConfig, read_profile, summarise
 from memory.turns import Gate, NewTurn, Reply
 from tests.memory.learning_kit import QUICK, SAID, Talk, ToldReasoner, answer, fact, opened
 
@@ -214,6 +216,22 @@ async def test_history_goes_with_the_fact_and_titles_and_summaries_with_the_word
     assert await rows_with(superuser_url, CANARY) == {}
 
 
+async def test_a_late_summary_brings_nothing_back(database: Database, superuser_url: str) -> None:
+    talk = await Talk(database).open()
+    await talk.teach(LINE, SECRET)
+    config = SummaryConfig(every=1, keep=0)
+
+    class Forgetful(ToldReasoner):
+        """Its user has the secret forgotten while it writes."""
+
+        async def structured(self, *args: Any, **kwargs: Any) -> str:
+            await forget(talk, await id_of(talk, CANARY))
+            return orjson.dumps({"summary": f"The user talked of {CANARY}."}).decode()
+
+    await summarise(database, Forgetful(""), talk.user_id, talk.id, config)
+    assert await rows_with(superuser_url, CANARY) == {}
+
+
 async def test_what_the_owner_added_is_forgotten_without_a_message(database: Database, superuser_url: str) -> None:
     talk = await Talk(database).open()
     async with database.as_user(talk.user_id) as connection:
@@ -252,6 +270,18 @@ async def accept(talk: Talk, content: str) -> turns.Accepted:
     new = NewTurn(talk.user_id, talk.id, uuid7(), uuid7(), content, uuid4().bytes)
     async with talk.database.as_user(talk.user_id) as connection:
         return await turns.accept(connection, new, Gate(("general",)), 1.5)
+
+
+async def test_what_the_owner_added_stands_in_the_profile_until_it_is_forgotten(database: Database) -> None:
+    talk = await Talk(database).open()
+    async with database.as_user(talk.user_id) as connection:
+        added = await add_fact(
+            connection, talk.owner, kind="user", text=CANARY, route="general", due_at=None, pinned=True, vector=None
+        )
+        assert CANARY in (await read_profile(connection, talk.user_id, "general", "Mira")).text
+    await forget(talk, added)
+    async with database.as_user(talk.user_id) as connection:
+        assert CANARY not in (await read_profile(connection, talk.user_id, "general", "Mira")).text
 
 
 async def test_an_erased_account_has_no_rows_and_late_writers_write_none(
