@@ -53,8 +53,10 @@ def test_any_json_is_a_delta_or_an_error(chunks: list[Any], name: str) -> None:
 
 @given(JSON | CHUNKS)
 def test_any_whole_answer_is_a_delta_or_an_error(answer: Any) -> None:
+    assembler = ReplyAssembler("b")
     with contextlib.suppress(BackendError):
-        ReplyAssembler("b").whole(answer)
+        assembler.whole(answer)
+        assert assembler.done
 
 
 @given(st.binary(max_size=200))
