@@ -76,6 +76,7 @@ class ConversationView(BaseModel):
     created_at: datetime
     updated_at: datetime
     last_seq: int
+    head_id: UUID | None = Field(description="The message that the next one will follow: the end of the chosen branch")
     active_turn_id: UUID | None
 
     @classmethod
@@ -92,6 +93,7 @@ class ConversationView(BaseModel):
             created_at=conversation.created_at,
             updated_at=conversation.updated_at,
             last_seq=conversation.last_seq,
+            head_id=conversation.head_id,
             active_turn_id=conversation.active_turn,
         )
 
