@@ -19,6 +19,10 @@ class Recorded:
     lines: tuple[tuple[str, str, str, datetime], ...]
     """(role, speaker, text, said at)"""
 
+    @property
+    def companion(self) -> str:
+        return next((speaker for role, speaker, _, _ in self.lines if role == "assistant"), "")
+
 
 def conversations(name: str, *, most: int | None = None) -> list[Recorded]:
     path = DATA / f"{name}.json"
@@ -35,7 +39,11 @@ def _recorded(raw: dict[str, Any]) -> Recorded:
     first = raw["speakers"][0]
     lines = []
     for number, turn in enumerate(raw["turns"]):
-        day = datetime.fromisoformat(turn["date"]).replace(tzinfo=UTC) if turn.get("date") else datetime(2024, 1, 1, tzinfo=UTC)
+        day = (
+            datetime.fromisoformat(turn["date"]).replace(tzinfo=UTC)
+            if turn.get("date")
+            else datetime(2024, 1, 1, tzinfo=UTC)
+        )
         role = "user" if turn["speaker"] == first else "assistant"
-        lines.append((role, turn["speaker"], turn["text"], day + timedelta(hours=9, seconds=number)))
+        lines.append((role, turn["speaker"], turn["text"].replace("\0", ""), day + timedelta(hours=9, seconds=number)))
     return Recorded(raw["id"], tuple(lines))

@@ -45,6 +45,7 @@ def environment(database_url: str, redis_url: str, broker_url: str) -> dict[str,
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "DRAMATIQ_BROKER_URL": broker_url,
+        "RAPPORT_MASTER_KEY": "off",
         "LLM_BACKENDS": '[{"name": "scripted", "kind": "scripted"}]',
     }
 

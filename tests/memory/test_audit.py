@@ -1,0 +1,131 @@
+"""The audit finds what should not be remembered, and little of it is there."""
+
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from memory.audit import audit_memories, keep_report, latest_report
+from memory.facts import key_of
+from memory.learning import LearnConfig, catch_up
+from memory.postgres import Database
+from memory.slots import slot_of, stored
+from memory.transcript import ImportedMessage, append_imported
+from service.llm.config import BackendConfig
+from service.llm.pool import Backends
+from service.llm.reasoner import BackendReasoner
+from tests.memory.dev_conversations import SETS, conversations
+from tests.memory.learning_kit import SAID, Talk, fact, opened
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with opened(database_url) as database:
+        yield database
+
+
+async def plant(talk: Talk, text: str, quote: str, *, kind: str = "user", seq: int = 1, days: int = 0) -> None:
+    """Write a fact past the gate, as a bug or an older release might have."""
+    async with talk.database.as_user(talk.user_id) as connection:
+        message = await connection.fetchval(
+            "SELECT id FROM messages WHERE user_id = $1 AND conversation_id = $2 AND seq = $3",
+            talk.user_id,
+            talk.id,
+            seq,
+        )
+        await connection.execute(
+            """INSERT INTO facts (user_id, id, kind, topic, slot, key, text, quote, conversation_id, message_id, source_seq, ordinal,
+                extractor, route, said_at, valid_from)
+            VALUES ($1, $2, $3, 'other', $4, $5, $6, $7, $8, $9, $10, $11, 'planted', 'general', $12, $12)""",
+            talk.user_id,
+            uuid7(),
+            kind,
+            stored(slot_of(kind, text), talk.user_id),
+            key_of(talk.user_id, kind, text),
+            text,
+            quote,
+            talk.id,
+            message or uuid7(),
+            seq,
+            len(await talk.facts()),
+            SAID + timedelta(days=days),
+        )
+
+
+JUNK: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
+    "unsupported": [("The user lives in Paris.", "I live in Paris", {})],
+    "misattributed": [("The user grew up by the sea.", "I grew up by the sea", {"seq": 2})],
+    "duplicates": [("The user's dog is called Rex.", "my dog is called Rex", {})],
+    "near_duplicates": [("The user's big dog is called Rex.", "my dog is called Rex", {})],
+    "recall_loops": [
+        ("The companion's dog is called Rex.", "my dog is called Rex too", {"kind": "companion", "seq": 2})
+    ],
+    "contradictions": [
+        ("The user lives in Lisbon.", "I live in Lisbon", {}),
+        ("The user lives in Porto.", "I live in Porto", {"days": 1}),
+    ],
+    "secrets": [("The user's password is rosebud99.", "my password is rosebud99", {})],
+}
+
+
+@pytest.mark.parametrize("what", JUNK)
+async def test_each_kind_of_junk_is_found_and_nothing_else(database: Database, what: str) -> None:
+    talk = await Talk(database).open()
+    await talk.say(
+        "Hi, my dog is called Rex, I live in Lisbon, no, I live in Porto, my password is rosebud99.",
+        ("assistant", "I grew up by the sea, and my dog is called Rex too."),
+    )
+    await plant(talk, "The user's dog is called Rex.", "my dog is called Rex")
+    clean = await audit_memories(database)
+    assert (clean.facts, clean.junk) == (1, 0)
+    for text, quote, options in JUNK[what]:
+        await plant(talk, text, quote, **options)
+    report = await audit_memories(database)
+    assert {name: number for name, number in report.found.items() if number} == {what: 1}
+    assert report.junk == 1
+    assert not report.clean
+
+
+async def test_a_report_is_kept(database: Database) -> None:
+    assert await latest_report(database) is None
+    talk = await Talk(database).open()
+    await talk.teach("I live in Lisbon.", fact(1, "I live in Lisbon", "The user lives in Lisbon."))
+    report = await audit_memories(database)
+    await keep_report(database, report)
+    assert await latest_report(database) == report.as_json()
+    assert (report.facts, report.users, report.rate) == (1, 1, 0.0)
+
+
+async def test_another_users_facts_are_not_compared(database: Database) -> None:
+    for name in ("ana", "bob"):
+        talk = await Talk(database, name).open()
+        await talk.teach("I live in Lisbon.", fact(1, "I live in Lisbon", "The user lives in Lisbon."))
+    report = await audit_memories(database)
+    assert (report.facts, report.users, report.junk) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("name", SETS)
+async def test_little_junk_comes_of_real_conversations(
+    database: Database, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backends = Backends((BackendConfig(name="scripted", kind="scripted"),))
+    messages = 0
+    for conversation in conversations(name, most=6):
+        talk = await Talk(database, conversation.id).open(companion=conversation.companion)
+        said = [ImportedMessage(uuid7(), *line) for line in conversation.lines[:400]]
+        async with database.as_user(talk.user_id) as connection:
+            await append_imported(connection, talk.user_id, talk.id, said)
+        config = LearnConfig(stretch=1000)
+        await catch_up(database, BackendReasoner(backends), talk.embedder, talk.user_id, talk.id, config)
+        messages += len(said)
+    await backends.aclose()
+    report = await audit_memories(database)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n  {name}: {messages} messages, {report.facts} facts, junk {report.junk} ({report.rate:.2%})\n"
+        )
+    assert report.facts >= 5
+    assert report.clean, report.as_json()
