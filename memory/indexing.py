@@ -60,9 +60,10 @@ WITH new AS (
     SELECT message_id FROM episodes WHERE user_id = $1 AND message_id = ANY ($2::uuid[])
 ), written AS (
     INSERT INTO episodes (user_id, message_id, conversation_id, seq, role, speaker, route, said_at, text, traits,
-        terms, lexical, embedding, known_words)
+        terms, lexical, embedding, known_words, many)
     SELECT $1, message_id, conversation_id, seq, role, speaker, route, said_at, text, traits,
-        terms::int[], lexical::sparsevec, embedding::halfvec, known_words
+        terms::int[], lexical::sparsevec, embedding::halfvec, known_words,
+        EXISTS (SELECT FROM users WHERE user_id = $1 AND many_memories)
     FROM new ORDER BY seq
     ON CONFLICT (user_id, message_id) DO UPDATE SET embedding = excluded.embedding
         WHERE episodes.embedding IS NULL AND excluded.embedding IS NOT NULL

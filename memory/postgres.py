@@ -105,7 +105,7 @@ class Database:
     def __init__(self, config: PoolConfig, vault: Vault | None = None) -> None:
         """With a vault, text is sealed as it is written; without one it is only read."""
         self._config = config
-        self._vault = vault
+        self.vault = vault
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
@@ -125,10 +125,16 @@ class Database:
                     command_timeout=config.command_timeout,
                     statement_cache_size=200 if config.prepared else 0,
                     connection_class=SealingConnection,
-                    init=partial(_prepare, vault=self._vault),
+                    init=partial(_prepare, vault=self.vault),
                     reset=_keep,
                     # a hash-partitioned table is pruned at run time; JIT would cost more than the whole statement
-                    server_settings={"application_name": "rapport", "jit": "off"},
+                    server_settings={
+                        "application_name": "rapport",
+                        "jit": "off",
+                        # a search of the vector index goes on until it has enough rows of this user
+                        "hnsw.iterative_scan": "relaxed_order",
+                        "hnsw.ef_search": "80",
+                    },
                 )
             except AWAY as error:
                 raise StoreUnavailableError(str(error)) from error
@@ -164,8 +170,8 @@ class Database:
             async with self._pool.acquire(timeout=self._config.acquire_timeout) as connection:
                 try:
                     await connection.execute(begin)
-                    if self._vault is not None:
-                        key = None if user_id is None else await self._vault.key(connection, user_id)
+                    if self.vault is not None:
+                        key = None if user_id is None else await self.vault.key(connection, user_id)
                         cast("SealingConnection", connection).keyring.current = key
                     yield connection
                 except BaseException:

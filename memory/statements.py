@@ -8,12 +8,16 @@ REACH = 6
 """Messages before and after whose best score lifts a message: what is said in one breath with a hit is about it."""
 FACTS = 30
 """Facts handed over."""
+HITS = 60
+"""Of a user with many memories: messages taken from each index, to be scored with those around them."""
+RARE = 4_000
+"""Messages that the terms looked up together may have: commoner words tell too little for what reading them costs."""
 
 # $1 user, $2 routes, $3 the question's vector or null, $4 its term ids, $5 and $6 the conversation and the seq after
 # which messages are in the prompt already
 RECALL = f"""
 WITH asked AS MATERIALIZED (
-    SELECT asked.term, asked.place, ln(1 + greatest(total.episodes - coalesce(known.episodes, 0) + 0.5, 0.5)
+    SELECT asked.term, asked.place, coalesce(known.episodes, 0) AS episodes, ln(1 + greatest(total.episodes - coalesce(known.episodes, 0) + 0.5, 0.5)
         / (coalesce(known.episodes, 0) + 0.5))::real AS idf
     FROM unnest($4::int[]) WITH ORDINALITY AS asked(term, place)
     CROSS JOIN (SELECT coalesce(sum(episodes), 0) AS episodes FROM term_counts WHERE user_id = $1 AND term = 0) AS total
@@ -22,12 +26,38 @@ WITH asked AS MATERIALIZED (
     SELECT $3::real[]::halfvec(384) AS dense,
         ('{{' || coalesce(string_agg(term || ':' || idf, ',' ORDER BY term), '')
             || '}}/{TERM_SPACE + 1}')::sparsevec AS words,
-        coalesce(array_agg(idf ORDER BY place), '{{}}') AS idfs
+        coalesce(array_agg(idf ORDER BY place), '{{}}') AS idfs,
+        EXISTS (SELECT FROM users WHERE user_id = $1 AND many_memories) AS many
     FROM asked
+), near_it AS (
+    -- the rest of this part for users with many memories only: the most alike by the vector index, …
+    SELECT e.conversation_id, e.seq FROM episodes AS e
+    WHERE e.many AND e.user_id = $1 AND e.route = ANY ($2::text[]) AND (SELECT many FROM question)
+    ORDER BY e.embedding <=> (SELECT dense FROM question) LIMIT {HITS}
+), telling AS (
+    -- … and the best of those with the question's rarest terms, as many terms as {RARE} messages have
+    SELECT array_agg(term) AS terms FROM (
+        SELECT term, sum(episodes) OVER (ORDER BY episodes, term) AS together FROM asked WHERE episodes > 0
+    ) AS counted WHERE together <= {RARE}
+), worded AS (
+    SELECT e.conversation_id, e.seq FROM episodes AS e
+    WHERE e.many AND e.user_id = $1 AND e.route = ANY ($2::text[]) AND (SELECT many FROM question)
+        AND e.terms && (SELECT terms FROM telling)
+    ORDER BY e.lexical <#> (SELECT words FROM question) LIMIT {HITS}
+), about AS (
+    SELECT DISTINCT conversation_id, seq + step AS seq
+    FROM (SELECT * FROM near_it UNION ALL SELECT * FROM worded) AS hits, generate_series(-{REACH}, {REACH}) AS step
 ), scored AS MATERIALIZED (
-    SELECT e.message_id, e.conversation_id, e.seq,
-        (-(e.lexical <#> question.words))::real AS lexical, (1 - (e.embedding <=> question.dense))::real AS dense
-    FROM episodes AS e, question WHERE e.user_id = $1 AND e.route = ANY ($2::text[])
+    SELECT e.message_id, e.conversation_id, e.seq, (-(e.lexical <#> (SELECT words FROM question)))::real AS lexical,
+        (1 - (e.embedding <=> (SELECT dense FROM question)))::real AS dense
+    FROM episodes AS e
+    WHERE e.user_id = $1 AND e.route = ANY ($2::text[]) AND NOT (SELECT many FROM question)
+    UNION ALL
+    SELECT e.message_id, e.conversation_id, e.seq, (-(e.lexical <#> (SELECT words FROM question)))::real,
+        (1 - (e.embedding <=> (SELECT dense FROM question)))::real
+    FROM about AS a JOIN episodes AS e
+        ON e.user_id = $1 AND e.conversation_id = a.conversation_id AND e.seq = a.seq
+    WHERE e.route = ANY ($2::text[])
 ), told AS MATERIALIZED (
     SELECT f.id, (-(f.lexical <#> question.words))::real AS lexical,
         (1 - (f.embedding <=> question.dense))::real AS dense

@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from memory.many import index_many
 from memory.postgres import Database, PoolConfig
 from memory.retrieval import EpisodeRow, RecalledItem, RecallQuery, Vector, index_messages, recall
 
@@ -206,3 +208,36 @@ async def test_hostile_messages_are_stored_and_found(database: Database) -> None
     assert await tell(database, user, said(lines, uuid4())) == 4
     assert (await ask(database, asking(user, "curly braces")))[0].seq == 1
     assert await ask(database, asking(user, "word17 " * 2_000)) is not None
+
+
+async def test_a_user_with_many_memories_recalls_the_same_through_the_indexes(database: Database) -> None:
+    user, conversation = uuid4(), uuid4()
+    generator = np.random.default_rng(7)
+    lines = [
+        ("Caroline" if number % 2 else "Melanie", f"Remark {number} about {topic} and more")
+        for number, topic in enumerate(["harbours", "kites", "lanterns", "tortoises", "violins"] * 30)
+    ]
+    lines[70] = ("Caroline", "The lighthouse keeper lent me his telescope.")
+    vectors = {number: _unit(generator.normal(size=384)) for number in range(1, 151)}
+    async with database.as_user(user) as connection:
+        await connection.execute(
+            "INSERT INTO users (user_id, issuer, subject) VALUES ($1, 'test', $2)", user, str(user)
+        )
+    await tell(database, user, said(lines, conversation, vectors=vectors))
+    by_words = asking(user, "Who lent Caroline a telescope?")
+    by_meaning = asking(user, "zzz", vector=vectors[33])
+    read = [(await ask(database, query))[0].seq for query in (by_words, by_meaning)]
+    assert read == [71, 33]
+    assert await index_many(database, read_all=100) == 1
+    assert await index_many(database, read_all=100) == 0
+    late = said([("Melanie", "A meteorite fell into the pond.")], uuid4())
+    await tell(database, user, late)
+    assert [(await ask(database, query))[0].seq for query in (by_words, by_meaning)] == read
+    assert "meteorite" in (await ask(database, asking(user, "What about the meteorite?")))[0].text
+    async with database.as_user(user) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM episodes WHERE user_id = $1 AND NOT many", user) == 0
+
+
+def _unit(vector: npt.NDArray[np.float64]) -> Vector:
+    scaled: Vector = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return scaled
