@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from service.llm.capabilities import Capabilities, CapabilityStore
 from service.llm.config import BackendConfig
@@ -77,10 +78,12 @@ def show(report: Report, console: Console) -> None:
     for backend in report.backends:
         model = f" · {backend.model}" if backend.model else ""
         console.print(f"\n[bold]{escape(backend.name)}[/bold]  {escape(backend.url)}{escape(model)}", highlight=False)
+        table = Table.grid(padding=(0, 1))
         for finding in backend.findings:
-            console.print(f"  {_MARKS[finding.grade]} {finding.topic:<11} {escape(finding.text)}", highlight=False)
+            table.add_row(f" {_MARKS[finding.grade]}", finding.topic, escape(finding.text))
             if finding.advice:
-                console.print(f"    {'':<11} → {escape(finding.advice)}", highlight=False)
+                table.add_row("", "", f"[italic]→ {escape(finding.advice)}[/italic]")
+        console.print(table, highlight=False)
     if report.backends:
         failed = [backend.name for backend in report.backends if not backend.works]
         console.print(

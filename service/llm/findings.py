@@ -84,7 +84,9 @@ def model_findings(
 
 def reply_findings(record: Capabilities) -> Iterator[Finding]:
     """Yield what the probes found."""
-    if record.streams is False:
+    if record.streams is None:
+        yield Finding("streaming", "note", "not seen: no text came")
+    elif record.streams is False:
         yield Finding(
             "streaming", "warn", "the reply comes in one piece", "turn off buffering in the proxy before the server"
         )
@@ -93,7 +95,9 @@ def reply_findings(record: Capabilities) -> Iterator[Finding]:
     yield _structured(record)
     yield _prefill(record)
     yield _reasoning(record)
-    if record.usage:
+    if record.usage is None:
+        yield Finding("usage", "note", "not seen: no text came")
+    elif record.usage:
         yield Finding("usage", "ok", "tokens are counted by the server")
     else:
         yield Finding("usage", "note", "no token counts in streams: budgets and quotas use estimates")

@@ -24,7 +24,7 @@ from service.llm.failures import complaint_in, from_response
 from service.llm.models import chat_model_of, listed_models, loaded_models
 from service.llm.ports import ChatRequest, Delta
 from service.llm.sse import EventStreamParser, EventStreamTooLongError
-from service.llm.transport import Watchdog, drain, open_session, read_capped
+from service.llm.transport import Watchdog, drain, open_session, read_capped, reason_of
 from service.llm.wire import body_for
 
 LESSONS = 6
@@ -229,7 +229,7 @@ class OpenAICompatibleBackend:
         except TimeoutError as error:
             raise BackendTimeoutError(f"no answer within {timeouts.first_token:g} s", backend=self.name) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendUnavailableError(f"not reachable: {error.__class__.__name__}", backend=self.name) from error
+            raise BackendUnavailableError(reason_of(error), backend=self.name) from error
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None, *, root: bool, patience: float) -> Any:
         base = self.config.url.removesuffix("/v1") if root else self.config.url
@@ -245,7 +245,7 @@ class OpenAICompatibleBackend:
         except TimeoutError as error:
             raise BackendUnavailableError(f"no answer within {patience:g} s", backend=self.name) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendUnavailableError(f"not reachable: {error.__class__.__name__}", backend=self.name) from error
+            raise BackendUnavailableError(reason_of(error), backend=self.name) from error
         try:
             decoded = orjson.loads(answer)
         except orjson.JSONDecodeError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from service.llm.capabilities import Capabilities, PrefillGrade, ReasoningShape, SchemaSupport
+from service.llm.capabilities import Capabilities, PrefillGrade, SchemaSupport
 from service.llm.errors import (
     BackendError,
     BackendRefusedError,
@@ -17,10 +17,12 @@ from service.llm.errors import (
 )
 from service.llm.models import listed_context, loaded_models, props_context
 from service.llm.openai_compatible import OpenAICompatibleBackend
-from service.llm.ports import ChatMessage, ChatRequest
+from service.llm.ports import ChatMessage, ChatRequest, Delta
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 BEGUN = "The quick brown fox jumps over"
+THINKING_ROOM = 1000
+"""Tokens for a model that thinks before it answers."""
 SCHEMA: dict[str, Any] = {
     "title": "colour",
     "type": "object",
@@ -150,16 +152,11 @@ async def probe_schema(backend: OpenAICompatibleBackend, model: str) -> SchemaSu
         schema=SCHEMA,
     )
     try:
-        text = "".join([delta.text async for delta in backend.stream(request)])
-    except BackendError:
-        return "none"
-    try:
+        text = "".join([delta.text for delta in await _patiently(backend, request)])
         answer = orjson.loads(text[text.find("{") : text.rfind("}") + 1])
-    except orjson.JSONDecodeError:
+    except (BackendError, orjson.JSONDecodeError):
         return "none"
-    if not isinstance(answer, dict):
-        return "none"
-    return backend.dialect(model).structured
+    return backend.dialect(model).structured if isinstance(answer, dict) else "none"
 
 
 async def probe_embeddings(backend: OpenAICompatibleBackend) -> int | None:
@@ -186,18 +183,37 @@ async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Cap
     request = ChatRequest(
         messages=(ChatMessage("user", "Say hello in five words."),), model=model, max_tokens=64, temperature=0.0
     )
-    started, first, pieces, usage = time.monotonic(), None, 0, False
-    only_thought = False
+    first: list[float] = []
+    try:
+        deltas = await _patiently(backend, request, first)
+    except EmptyReplyError:
+        return replace(record, reasoning="always", first_token_seconds=first[0] if first else None)
+    pieces = sum(bool(delta.text) for delta in deltas)
+    return replace(
+        record,
+        streams=pieces > 1,
+        usage=deltas[-1].usage is not None,
+        reasoning=backend.reasoning.get(model, "none"),
+        first_token_seconds=first[0],
+    )
+
+
+async def _patiently(
+    backend: OpenAICompatibleBackend, request: ChatRequest, first: list[float] | None = None
+) -> list[Delta]:
+    """Return the deltas of a whole reply; one that was all thinking gets more room once. `first` hears when it began."""
+    started = time.monotonic()
+    deltas: list[Delta] = []
     try:
         async for delta in backend.stream(request):
-            if (delta.text or delta.reasoning) and first is None:
-                first = time.monotonic() - started
-            pieces += bool(delta.text)
-            usage = usage or delta.usage is not None
+            if first is not None and not first:
+                first.append(time.monotonic() - started)
+            deltas.append(delta)
     except EmptyReplyError:
-        only_thought = True
-    shape: ReasoningShape = "always" if only_thought else backend.reasoning.get(model, "none")
-    return replace(record, streams=pieces > 1, usage=usage, reasoning=shape, first_token_seconds=first)
+        if (request.max_tokens or THINKING_ROOM) >= THINKING_ROOM:
+            raise
+        return await _patiently(backend, replace(request, max_tokens=THINKING_ROOM), first)
+    return deltas
 
 
 async def _quietly(backend: OpenAICompatibleBackend, path: str) -> Any:

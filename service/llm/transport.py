@@ -1,6 +1,7 @@
 """The one HTTP client of all backends, with its limits set on purpose."""
 
 import asyncio
+import errno
 from types import SimpleNamespace, TracebackType
 from typing import Self
 
@@ -95,3 +96,16 @@ async def drain(response: aiohttp.ClientResponse) -> None:
                 pass
     except (TimeoutError, aiohttp.ClientError):
         response.close()
+
+
+def reason_of(error: Exception) -> str:
+    """Return in plain words why there is no connection."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return "no secure connection: the certificate is not trusted, or the address speaks plain http"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host's name is not known"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno in {errno.ECONNREFUSED, None}:
+        return "nobody listens at that address"
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):
+        return "it hung up without an answer"
+    return f"not reachable ({error.__class__.__name__})"

@@ -104,3 +104,24 @@ async def test_names_with_brackets_are_printed_as_they_are(misbehaving: Misbehav
     out = io.StringIO()
     show(report, Console(file=out, width=200))
     assert "[bold]x" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:9/v1", "nobody listens"),
+        ("http://no-such-host.invalid/v1", "not known"),
+    ],
+)
+async def test_why_there_is_no_connection_is_told_in_plain_words(url: str, reason: str) -> None:
+    assert reason in finding(await examined(url), "reachable")[1]
+
+
+async def test_plain_http_behind_https_is_told(misbehaving: Misbehaving) -> None:
+    seen = await examined(misbehaving.url.replace("http://", "https://"))
+    assert "no secure connection" in finding(seen, "reachable")[1]
+
+
+async def test_a_model_that_thinks_long_is_given_room(misbehaving: Misbehaving) -> None:
+    seen = await examined(misbehaving.url, "thinks-too-long")
+    assert (seen.capabilities.reasoning, seen.capabilities.structured) == ("field", "json_schema")
