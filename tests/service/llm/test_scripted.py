@@ -1,14 +1,17 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
 
-from memory.extraction import SCHEMA, parse
-from memory.prompts import load
+from memory.extraction import Said, extract
 from service.llm.config import BackendConfig, Script
 from service.llm.errors import CannotContinueError
+from service.llm.pool import Backends
 from service.llm.ports import ChatMessage, ChatRequest
+from service.llm.reasoner import BackendReasoner
 from service.llm.scripted import ScriptedBackend
 from tests.service.llm.reading import read
 
@@ -118,22 +121,22 @@ async def test_small_talk_holds_no_facts_and_the_companion_is_not_quoted() -> No
 
 
 async def test_it_answers_what_memory_asks_of_a_reasoner() -> None:
-    dialogue = "[1] user: I live in Lisbon and I am allergic to peanuts\n[2] companion: I live in Rome.\n[3] user: My sister Ana called"
-    extraction = load("extraction-1")
-    shots = [
-        message
-        for asked, answered in extraction.examples
-        for message in (ChatMessage("user", asked), ChatMessage("assistant", answered))
-    ]
-    request = ChatRequest(
-        messages=(ChatMessage("system", extraction.system), *shots, ChatMessage("user", dialogue)), schema=SCHEMA
+    lines = (
+        ("user", "I live in Lisbon and I am allergic to peanuts"),
+        ("assistant", "I live in Rome."),
+        ("user", "My sister Ana called"),
+        ("user", "I have an interview on Friday"),
     )
-    answer, _, _ = await read(backend().stream(request))
-    found = parse(answer)
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    said = [Said(seq, uuid4(), role, None, text, now) for seq, (role, text) in enumerate(lines, 1)]
+    pool = Backends([BackendConfig(name="s", kind="scripted")], learn=False)
+    found = await extract(BackendReasoner(pool), said)
+    await pool.aclose()
     assert [(candidate.line, candidate.quote) for candidate in found.candidates] == [
         (1, "I live in Lisbon"),
         (1, "I am allergic to peanuts"),
         (3, "My sister Ana"),
+        (4, "I have an interview on Friday"),
     ]
     assert not found.refused
 
