@@ -24,29 +24,32 @@ QUOTE_CHARS = 240
 LINE_CHARS = 2000
 """Of a longer message only the head is read: what is worth remembering for years is rarely further down."""
 
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["facts"],
-    "properties": {
-        "facts": {
-            "type": "array",
-            "maxItems": MAX_FACTS,
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                # the proof before the claim: what is written first binds what comes after
-                "required": ["line", "quote", "kind", "text"],
-                "properties": {
-                    "line": {"type": "integer"},
-                    "quote": {"type": "string", "maxLength": QUOTE_CHARS},
-                    "kind": {"type": "string", "enum": list(KINDS)},
-                    "text": {"type": "string", "maxLength": TEXT_CHARS},
+
+def schema_for(messages: int) -> dict[str, Any]:
+    """The answer's schema. Fewer messages get less room: a small model fills what it gets, at three tokens a second."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["facts"],
+        "properties": {
+            "facts": {
+                "type": "array",
+                "maxItems": min(MAX_FACTS, messages // 2 + 3),
+                "items": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    # the proof before the claim: what is written first binds what comes after
+                    "required": ["line", "quote", "kind", "text"],
+                    "properties": {
+                        "line": {"type": "integer"},
+                        "quote": {"type": "string", "maxLength": QUOTE_CHARS},
+                        "kind": {"type": "string", "enum": list(KINDS)},
+                        "text": {"type": "string", "maxLength": TEXT_CHARS},
+                    },
                 },
-            },
-        }
-    },
-}
+            }
+        },
+    }
 
 
 class NonsenseError(Exception):
@@ -98,7 +101,7 @@ async def extract(reasoner: Reasoner, messages: Sequence[Said]) -> Extraction:
     prompt = prompts.load(PROMPT)
     if not any(message.text.strip() for message in messages):
         return NOTHING
-    answer = await reasoner.structured(prompt.system, prompt.examples, dialogue(messages), SCHEMA)
+    answer = await reasoner.structured(prompt.system, prompt.examples, dialogue(messages), schema_for(len(messages)))
     return parse(answer)
 
 

@@ -12,7 +12,7 @@ from redis.retry import Retry
 NAMESPACE = "rapport-queue"
 ALWAYS = 1_000_000
 """Maintenance with every command. At Dramatiq's default of one in a thousand, a killed worker's messages came back
-after a median of 13 minutes on an idle queue; at this, after the heartbeat's timeout (measured, decision 0040)."""
+after a median of 13 minutes on an idle queue; at this, after the heartbeat's timeout (measured, docs/decisions/the-queue-only-wakes.md)."""
 
 
 @dataclass(frozen=True, slots=True)
