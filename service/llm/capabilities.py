@@ -11,7 +11,7 @@ import orjson
 
 PrefillGrade = Literal["unknown", "continues", "doubles", "restarts", "refuses"]
 ReasoningShape = Literal["unknown", "none", "field", "tags", "always"]
-SchemaSupport = Literal["unknown", "json_schema", "json_object", "text", "none"]
+SchemaSupport = Literal["unknown", "json_schema", "loose_schema", "json_object", "text", "none"]
 
 LIFETIME = 24 * 3600.0
 """Seconds after which a record is asked for again: servers are updated, models reloaded."""

@@ -84,6 +84,8 @@ class BackendConfig(_Frozen):
     timeouts: Timeouts = Timeouts()
     prices: Prices = Prices()
     headers: Annotated[dict[str, str], Field(repr=False)] = {}
+    extra: dict[str, Any] = {}
+    """Sent with every request: `reasoning_effort`, `chat_template_kwargs`, …; left out again when the server refuses it."""
     embedding_model: str = ""
     script: Script = Script()
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from service.llm.failures import Complaint
 
 SystemRole = Literal["system", "developer", "first", "fold"]
-SchemaForm = Literal["json_schema", "json_object", "text"]
+SchemaForm = Literal["json_schema", "loose_schema", "json_object", "text"]
+# loose: the schema is told but not enforced; OpenAI's strict form refuses some of JSON Schema's words (maxLength)
 Prefill = Literal["unknown", "none", "trailing", "vllm", "flag"]
 
 # OpenAI's reasoning families: no max_tokens, no temperature but 1, `developer` instead of `system`
@@ -108,7 +109,9 @@ def _about_format(dialect: Dialect, text: str, _complaint: Complaint, sent: dict
     refused = dialect.structured
     if refused == "json_object" and "json_schema" in text:
         return replace(dialect, structured="json_schema")
-    if refused == "json_schema":
+    if refused == "json_schema" and re.search(r"invalid schema|not permitted|unsupported keyword|strict", text):
+        return replace(dialect, structured="loose_schema")
+    if refused in {"json_schema", "loose_schema"}:
         only_text = "must be 'text'" in text
         return replace(dialect, structured="text" if only_text else "json_object")
     return replace(dialect, structured="text")

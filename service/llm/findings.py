@@ -149,6 +149,8 @@ def _structured(record: Capabilities) -> Finding:
     match record.structured:
         case "json_schema":
             return Finding("structured", "ok", "JSON schemas are enforced: facts are learnt reliably")
+        case "loose_schema":
+            return Finding("structured", "note", "JSON schemas are told but not enforced: most answers will do")
         case "json_object":
             return Finding(
                 "structured",

@@ -180,7 +180,7 @@ class OpenAICompatibleBackend:
         response = None
         for _ in range(LESSONS):
             dialect = self.dialect(model)
-            body = body_for(request, model, dialect)
+            body = body_for(request, model, dialect, extra=self.config.extra)
             response = await self._send(body)
             if response.status < 300:
                 break

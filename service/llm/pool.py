@@ -127,7 +127,9 @@ class Backends:
             errors = []
             candidates = self.select(route, tier, name)
             for place, provider in enumerate(candidates):
-                wait = provider.config.queue_patience if place < len(candidates) - 1 else max(0.1, end - self._clock())
+                config = provider.config
+                # the last one's queue is worth waiting in: its place is told, and nobody else is left
+                wait = config.queue_patience if place < len(candidates) - 1 else config.timeouts.first_token
                 try:
                     opened = await open_at(provider, call, wait, self._learner)
                 except BackendError as error:

@@ -5,13 +5,14 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import aiohttp
 
 from service.llm.breaker import CircuitBreaker
 from service.llm.capabilities import Capabilities
 from service.llm.config import BackendConfig
-from service.llm.dialect import Dialect
+from service.llm.dialect import Dialect, SchemaForm
 from service.llm.errors import BackendError, BackendTimeoutError, BackendUnavailableError, KeyRefusedError
 from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.permits import Permits
@@ -121,8 +122,8 @@ class Provider:
             dialect = replace(dialect, prefill="vllm" if record.server == "vllm" else "trailing")
         elif record.prefill != "unknown":
             dialect = replace(dialect, prefill="none")
-        if record.structured in {"json_schema", "json_object", "text"}:
-            dialect = replace(dialect, structured=record.structured)
+        if record.structured not in {"unknown", "none"}:
+            dialect = replace(dialect, structured=cast("SchemaForm", record.structured))
         backend.use_dialect(backend.model, dialect)
 
     def heed(self, limit: int | None) -> None:

@@ -1,5 +1,7 @@
 """A ChatRequest in the words of one dialect: the body of POST /chat/completions."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -11,7 +13,14 @@ from service.llm.ports import ChatMessage, ChatRequest
 _SCHEMA_IN_WORDS = "Answer with one JSON object and nothing else. It must match this JSON schema:\n"
 
 
-def body_for(request: ChatRequest, model: str, dialect: Dialect, *, stream: bool = True) -> dict[str, Any]:
+def body_for(
+    request: ChatRequest,
+    model: str,
+    dialect: Dialect,
+    *,
+    stream: bool = True,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return the JSON body. Raises `CannotContinueError` when a prefix is given and this model can't continue one."""
     messages = _messages(request, dialect)
     body: dict[str, Any] = {"model": model, "messages": messages, "stream": stream}
@@ -29,6 +38,7 @@ def body_for(request: ChatRequest, model: str, dialect: Dialect, *, stream: bool
         body.update(_response_format(request.schema, dialect))
     if request.prefix:
         _continue(body, request.prefix, dialect)
+    body.update(extra)
     body.update(request.extra)
     for name in dialect.dropped:
         body.pop(name, None)
@@ -36,10 +46,13 @@ def body_for(request: ChatRequest, model: str, dialect: Dialect, *, stream: bool
 
 
 def _response_format(schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    if dialect.structured == "json_schema":
+    if dialect.structured in {"json_schema", "loose_schema"}:
         name = str(schema.get("title", "answer")).replace(" ", "_")[:64]
         return {
-            "response_format": {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": name, "strict": dialect.structured == "json_schema", "schema": schema},
+            }
         }
     if dialect.structured == "json_object":
         return {"response_format": {"type": "json_object"}}
@@ -60,7 +73,7 @@ def _continue(body: dict[str, Any], prefix: str, dialect: Dialect) -> None:
 
 def _messages(request: ChatRequest, dialect: Dialect) -> list[dict[str, Any]]:
     messages = [message for message in request.messages if message.content or message.role == "user"]
-    if request.schema is not None and dialect.structured != "json_schema":
+    if request.schema is not None and dialect.structured in {"json_object", "text"}:
         words = _SCHEMA_IN_WORDS + orjson.dumps(request.schema).decode()
         messages = [ChatMessage("system", words), *messages]
     if dialect.system in {"first", "fold"}:

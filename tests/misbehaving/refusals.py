@@ -39,6 +39,13 @@ refusal(
     _openai("Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."),
 )
 refusal(
+    "strict-schema-refused",
+    "OpenAI: words of JSON Schema that its strict form lacks",
+    lambda call: bool((call.body.get("response_format") or {}).get("json_schema", {}).get("strict")),
+    400,
+    _openai("Invalid schema for response_format 'facts': In context=('properties',), 'maxLength' is not permitted."),
+)
+refusal(
     "structured-refused",
     "small gateways",
     lambda call: bool(_format(call)),

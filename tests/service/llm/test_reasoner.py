@@ -46,7 +46,15 @@ async def test_the_scripted_backend_learns_by_rule(reasoner_on: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "quirk", ["normal", "json-object-refused", "json-schema-refused", "structured-refused", "system-role-refused"]
+    "quirk",
+    [
+        "normal",
+        "json-object-refused",
+        "strict-schema-refused",
+        "json-schema-refused",
+        "structured-refused",
+        "system-role-refused",
+    ],
 )
 async def test_json_comes_whatever_form_the_server_takes(
     quirk: str, reasoner_on: Make, misbehaving: Misbehaving
@@ -55,8 +63,9 @@ async def test_json_comes_whatever_form_the_server_takes(
     answer = await reasoner.structured("Extract facts.", EXAMPLES, "User: hello", SCHEMA)
     body = misbehaving.state()["requests"][-1]["body"]
     assert body["temperature"] == 0
-    if quirk in {"normal", "json-object-refused"}:
+    if quirk in {"normal", "json-object-refused", "strict-schema-refused"}:
         assert body["response_format"]["json_schema"]["schema"] == SCHEMA
+        assert body["response_format"]["json_schema"]["strict"] is (quirk != "strict-schema-refused")
     if quirk != "structured-refused":
         assert orjson.loads(answer)["facts"] == []
     else:
