@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from memory.errors import AccountErasedError, ConversationNotFoundError
+from memory.errors import AccountErasedError, ConversationNotFoundError, RouteLockedError
 from memory.postgres import Connection
 from memory.vault import sealed
 
@@ -171,17 +171,26 @@ async def update_conversation(
     return Conversation(*row)
 
 
-async def set_lock(connection: Connection, user_id: UUID, conversation_id: UUID, reason: str | None) -> Conversation:
-    """Lock (or, without a reason, unlock) the conversation; either way a new epoch stops what was being written."""
+async def set_lock(
+    connection: Connection, user_id: UUID, conversation_id: UUID, reason: str | None, *, by: str = "user"
+) -> Conversation:
+    """Lock (or, without a reason, unlock) the conversation; either way a new epoch stops what was being written.
+
+    `by` is "user" or "operator". What an operator locked (for moderation, a parent or a court), no user changes: raises
+    `RouteLockedError`.
+    """
     row = await connection.fetchrow(
-        f"""UPDATE conversations SET lock_reason = $3, lock_epoch = lock_epoch + 1, version = version + 1
-        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING {CONVERSATION}""",
+        f"""UPDATE conversations SET lock_reason = $3, lock_by = $4, lock_epoch = lock_epoch + 1, version = version + 1
+        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL
+            AND (lock_reason IS NULL OR lock_by = 'user' OR $4 = 'operator') RETURNING {CONVERSATION}""",
         user_id,
         conversation_id,
         reason,
+        by,
     )
     if row is None:
-        raise ConversationNotFoundError("There is no such conversation.")
+        there = await read_conversation(connection, user_id, conversation_id)
+        raise RouteLockedError(there.lock_reason or "operator")
     return Conversation(*row)
 
 

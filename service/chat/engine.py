@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from uuid_utils.compat import uuid7
 from memory import turns
 from memory.errors import LongTermMemoryError, StoreUnavailableError, TurnInProgressError, TurnRefusedError
 from memory.postgres import Database
+from memory.quotas import QuotaExceededError, hold_quota
 from memory.transcript import Conversation, read_branch, read_conversation
 from memory.turns import Accepted, ClaimedTurn, Gate, NewTurn, Reply, StoredTurn, TurnState
 from service.chat import events as ev
@@ -31,6 +33,7 @@ from service.chat.writer import ReplyWriter, Tools
 from service.compliance.duty import Duty, Notice
 from service.errors import UnavailableError
 from service.jobs import Jobs
+from service.limits import RateLimitedError
 from sessions.replies import FIRST, Event, EventId, Log
 from sessions.state import Buffer, Line, Session
 from sessions.store import LiveState
@@ -43,6 +46,8 @@ MAX_ATTEMPTS = 6
 """Writers that a turn may use up before it counts as poison."""
 CLAIM_SECONDS = 0.1
 """Between looks for turns that nobody writes; the index of running turns makes a look cost about 0.2 ms."""
+PROMPT_ESTIMATE = 800
+"""Tokens that a prompt is taken to have until its backend has counted them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,9 @@ class ChatEngine:
         duty: Duty,
         resumable: Callable[[], bool],
         writes_here: bool,
+        tokens_per_day: int = 0,
     ) -> None:
+        """`tokens_per_day` is each user's quota of model tokens; 0 sets none."""
         self._database = database
         self._live = live
         self._tools = tools
@@ -88,6 +95,7 @@ class ChatEngine:
         self._duty = duty
         self._resumable = resumable
         self._writes_here = writes_here
+        self._tokens_per_day = tokens_per_day
         self._running: dict[UUID, LiveReply] = {}
         self._writers: dict[UUID, ReplyWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,7 +173,17 @@ class ChatEngine:
         for attempt in (1, 2):
             try:
                 async with self._database.as_user(new.user_id) as connection:
-                    return await turns.accept(connection, new, self._gate, self._tools.lease_seconds)
+                    accepted = await turns.accept(connection, new, self._gate, self._tools.lease_seconds)
+                    if self._tokens_per_day and not accepted.duplicate:
+                        estimate = self._tools.reply_tokens + PROMPT_ESTIMATE + len(new.content) // 4
+                        await hold_quota(connection, new.user_id, self._tokens_per_day, estimate)
+                    return accepted
+            except QuotaExceededError as error:
+                raise RateLimitedError(
+                    "Your tokens for today are used up. They are new at midnight, UTC.",
+                    retry_after=math.ceil(error.seconds),
+                    code="quota_exceeded",
+                ) from error
             except asyncpg.UniqueViolationError:
                 # the same message came twice at once, and the other was first: look again, and find it
                 if attempt == 2:

@@ -24,7 +24,7 @@ from memory.transcript import Owner
 from service.auth.dependencies import Caller, Operator
 from service.auth.principal import Principal, derive_user_id
 from service.auth.tokens import is_name
-from service.compliance import safety
+from service.compliance import locks, safety
 from service.compliance.assertions import AgeAssertions
 from service.compliance.errors import (
     BelowMinimumAgeError,
@@ -223,3 +223,4 @@ async def revoke(_operator: Operator, desk: AtDesk, body: RevocationIn) -> Revok
 router = APIRouter()
 router.include_router(age)
 router.include_router(safety.router)
+router.include_router(locks.router)

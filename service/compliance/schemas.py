@@ -33,6 +33,20 @@ class SubjectIn(BaseModel):
     subject: str = Field(min_length=1, max_length=MAX_NAME)
 
 
+class SubjectLockIn(SubjectIn):
+    conversation_id: UUID
+
+
+class LockIn(SubjectLockIn):
+    reason: str = Field("operator", min_length=1, max_length=200, pattern=r"^[^\x00]*$", examples=["moderation"])
+
+
+class LockOut(BaseModel):
+    conversation_id: UUID
+    reason: str | None = Field(description="null when it is unlocked")
+    epoch: int = Field(description="Each change has a new one; a reply of an earlier one is stopped")
+
+
 class DecisionIn(SubjectIn):
     level: str = Field(min_length=1, max_length=40)
     days: int = Field(365, ge=1, le=3660)

@@ -1,7 +1,7 @@
 """The fault of March 2023: a cancelled read leaves its answer on a pooled connection, and the next caller gets it.
 
 Reads through a proxy that makes them late, cancelled at random moments. Every value says whose it is; none may reach
-anybody else. RAPPORT_CANCEL_STORM sets how many reads there are (CI 15,000; the full run 1,000,000).
+anybody else. CANCEL_STORM_READS sets how many reads there are (CI 15,000; the full run 1,000,000).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from sessions.state import Session
 from sessions.store import RedisLiveState
 from tests.faults.proxy import Hop
 
-READS = int(os.environ.get("RAPPORT_CANCEL_STORM", "15000"))
+READS = int(os.environ.get("CANCEL_STORM_READS", "15000"))
 PEOPLE, AT_ONCE = 64, 200
 
 

@@ -48,6 +48,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/age-assurance/self-declaration"): Row("mine", lambda _: {"birth_date": "1980-01-01"}),
     ("POST", "/v1/operator/age-assurances"): Row("operator", lambda p: p.named | {"level": "mature"}),
     ("POST", "/v1/operator/age-assurances/revoke"): Row("operator", lambda p: p.named),
+    ("POST", "/v1/operator/locks"): Row("operator", lambda p: p.named | {"conversation_id": p.ids["conversation_id"]}),
+    ("POST", "/v1/operator/locks/release"): Row(
+        "operator", lambda p: p.named | {"conversation_id": p.ids["conversation_id"]}
+    ),
     ("GET", "/v1/operator/reports/duty-of-care"): Row("operator", query={"year": "2026"}),
     ("POST", "/v1/conversations/import"): Row("mine", text='{"speaker": "Ana", "text": "hello"}\n'),
     ("POST", "/v1/conversations"): Row("mine", lambda _: {}),
@@ -198,6 +202,8 @@ def test_a_stranger_learns_and_changes_nothing(
             assert (answer.status_code, answer.json()["code"]) == (403, "operator_only"), place
         elif row.answer == "assertion":
             assert (answer.status_code, answer.json()["code"]) == (403, "age_assertion_not_yours"), place
+        elif stranger == "deleted" and answer.status_code == 409:
+            assert answer.json()["code"] == "account_erased", place
         else:
             assert answer.status_code < 400, place
         checks += 1
