@@ -94,6 +94,22 @@ async def test_a_newcomer_needs_no_account(live_service: LiveService, open_conte
     await expect(page.locator(".mine .words")).to_have_text(["Good evening, what are you?"])
     assert await words(page) == reply
 
+    # another reply stands beside the first, other words beside the old ones; the chosen branch outlives a reload
+    await page.get_by_role("button", name="Another reply").click()
+    await expect(page.locator(".theirs")).to_contain_text("2 of 2")
+    await page.locator(".mine").hover()
+    await page.get_by_role("button", name="Edit").click()
+    await page.get_by_label("Your words").fill("Good morning then")
+    await page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    await expect(page.locator(".mine")).to_contain_text("2 of 2")
+    await expect(page.locator(".theirs .words")).to_contain_text("Good morning then")
+    await page.locator(".mine").get_by_role("button", name="The one before").click()
+    await expect(page.locator(".mine .words")).to_have_text(["Good evening, what are you?"])
+    await expect(page.locator(".theirs")).to_contain_text("2 of 2")
+    await page.reload()
+    await expect(page.locator(".mine .words")).to_have_text(["Good evening, what are you?"])
+    await expect(page.locator(".theirs")).to_contain_text("2 of 2")
+
 
 async def test_what_was_imported_is_recalled_and_leads_to_its_source(
     live_service: LiveService, open_context: OpenContext, watch: Watch, tmp_path: Path

@@ -101,6 +101,7 @@ async function call(method, path, options) {
 }
 
 const conversation = (id) => `/v1/conversations/${encodeURIComponent(id)}`;
+const message = (conversationId, id) => `${conversation(conversationId)}/messages/${encodeURIComponent(id)}`;
 const memory = (id) => `/v1/memories/${encodeURIComponent(id)}`;
 const turn = (conversationId, turnId) => `${conversation(conversationId)}/turns/${encodeURIComponent(turnId)}`;
 const STREAM = { accept: "text/event-stream" };
@@ -115,11 +116,16 @@ export const renameConversation = (id, title) => call("PATCH", conversation(id),
 export const deleteConversation = (id) => call("DELETE", conversation(id));
 export const lockConversation = (id, reason) => call("POST", `${conversation(id)}/lock`, { body: reason ? { reason } : {} });
 export const unlockConversation = (id) => call("DELETE", `${conversation(id)}/lock`);
+export const chooseHead = (id, messageId) => call("PUT", `${conversation(id)}/head`, { body: { message_id: messageId } });
 export const listMessages = (id, query) => call("GET", `${conversation(id)}/messages`, { query });
 
 /** The answers below are the raw `Response`: their bodies are event streams. */
 export const startTurn = (id, body, signal) =>
   request("POST", `${conversation(id)}/turns`, { body, signal, headers: STREAM });
+export const replyAgain = (id, messageId, signal) =>
+  request("POST", `${message(id, messageId)}/alternatives`, { signal, headers: STREAM });
+export const sayAgain = (id, messageId, body, signal) =>
+  request("POST", `${message(id, messageId)}/edits`, { body, signal, headers: STREAM });
 export const followTurn = (id, turnId, after, signal) =>
   request("GET", `${turn(id, turnId)}/stream`, { query: { after }, signal, headers: STREAM });
 export const readTurn = (id, turnId) => call("GET", turn(id, turnId));

@@ -208,7 +208,7 @@ tabs.addEventListener("message", ({ data }) => {
   if (data.type === "turn") {
     const known = conversations.known.get(data.conversationId);
     if (known) known.active_turn_id = data.turnId;
-    if (chat.conversation?.id === data.conversationId && !chat.later) chat.follow(data.turnId);
+    if (chat.conversation?.id === data.conversationId && !chat.history.later) chat.follow(data.turnId);
   }
   if (data.type === "conversation") {
     conversations.put(data.conversation);

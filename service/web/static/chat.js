@@ -1,27 +1,33 @@
 // The conversation one looks at: opening it, paging through it, sending, following, stopping.
 
-import { listMessages, Problem, readConversation, readTurn, stopTurn } from "./api.js";
+import { chooseHead, readConversation, replyAgain, sayAgain, startTurn, stopTurn } from "./api.js";
 import { companionOf, titleFrom } from "./conversations.js";
+import { askText } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { Exchange } from "./exchange.js";
+import { History } from "./history.js";
 import { ReplyMessage, UserMessage } from "./messages.js";
+import { declined, settle } from "./outcomes.js";
 import { recalledBy } from "./recalled.js";
-import { Thread } from "./thread.js";
 import { newKey } from "./turns.js";
 
-const PAGE = 50; // messages a request
-const LOOK_AGAIN = 10_000; // ms between two looks for news from elsewhere; requests are counted per day
+const LOOK_AGAIN = 10_000; // ms between two looks for news from elsewhere
 
 /** hooks: changed(conversation), opened(conversation), started(conversationId, turnId), failed(problem). */
 export class Chat {
   constructor({ conversations, composer, memory, hooks }) {
     Object.assign(this, { conversations, composer, memory, hooks });
-    this.thread = new Thread((filled) => this.showWelcome(filled));
     this.conversation = null;
     this.exchange = null;
     this.visit = 0; // grows with each opening, so that late answers of an earlier one are dropped
     this.lookedAt = 0;
-    byId("load-earlier").addEventListener("click", () => this.loadEarlier());
+    this.history = new History({
+      view: (data) => this.view(data),
+      filled: (any) => this.showWelcome(any),
+      choose: (message) => this.choose(message),
+      failed: hooks.failed,
+    });
+    this.thread = this.history.thread;
     byId("load-latest").addEventListener("click", () => this.open(this.conversation));
   }
 
@@ -30,24 +36,18 @@ export class Chat {
    * made a moment ago (`isNew`) is known to be empty.
    */
   async open(conversation, seq = null, isNew = false) {
-    const visit = (this.visit += 1);
+    this.visit += 1;
     this.leaveExchange();
     this.conversation = conversation; // before the thread is cleared: the welcome depends on it
     this.composer.moveTo(conversation?.id ?? "");
     this.composer.setStatus("");
-    this.thread.clear();
+    this.history.reset(conversation);
     this.memory.showRecalled(null);
-    this.showEdges({ earlier: null, later: false });
     this.hooks.opened(conversation);
-    if (!conversation || isNew) return;
-    const page = await listMessages(conversation.id, { limit: PAGE, before: seq ? seq + PAGE / 2 : null });
-    if (visit !== this.visit) return;
-    this.addPage(page);
-    const last = this.thread.lastSeq;
-    this.showEdges({ earlier: page.next_before, later: seq !== null && conversation.last_seq > last });
+    if (!conversation || isNew || !(await this.history.load(conversation, seq))) return;
     const active = conversation.active_turn_id;
     if (active && !this.hasReplyOf(active)) this.follow(active);
-    if (seq) this.thread.reveal(seq);
+    if (seq) this.history.reveal(seq);
     else this.thread.toEnd();
   }
 
@@ -61,17 +61,16 @@ export class Chat {
     this.composer.setBusy(false);
   }
 
-  addPage({ items }) {
-    this.thread.add(items.filter((item) => item.role !== "system").map((item) => this.view(item)));
-  }
-
   view(data) {
-    if (data.role === "user") return new UserMessage(data);
-    return this.makeReply(data);
+    if (data.role !== "user") return this.makeReply(data);
+    return new UserMessage(data, (said) => this.askEdit(said));
   }
 
   makeReply(data) {
-    const reply = new ReplyMessage(data, companionOf(this.conversation), (each) => this.showMemoriesOf(each));
+    const reply = new ReplyMessage(data, companionOf(this.conversation), {
+      memories: (each) => this.showMemoriesOf(each),
+      again: (each) => this.replyAgain(each),
+    });
     reply.onDraw = () => this.thread.keepEnd();
     return reply;
   }
@@ -80,56 +79,89 @@ export class Chat {
     return this.thread.items.some((item) => item instanceof ReplyMessage && item.turnId === turnId);
   }
 
-  showEdges({ earlier, later }) {
-    this.earlier = earlier ?? null;
-    this.later = later;
-    byId("load-earlier").hidden = this.earlier === null;
-    byId("load-latest").hidden = !later;
+  /** Look at a message of this conversation, loading the part of it where it stands. */
+  async jumpTo(seq) {
+    if (!this.history.reveal(seq)) await this.open(this.conversation, seq);
   }
 
-  async loadEarlier() {
-    const visit = this.visit;
-    const button = byId("load-earlier");
-    button.disabled = true;
+  /** Go over to the branch of a message: the talk goes on from its end. */
+  async choose(message) {
+    if (this.exchange) return;
+    const leaf = this.history.branches.leafUnder(message.id);
+    this.history.extend(leaf);
+    this.history.show();
+    this.thread.reveal(message.seq);
     try {
-      const page = await listMessages(this.conversation.id, { limit: PAGE, before: this.earlier });
-      if (visit !== this.visit) return;
-      this.thread.follows = false;
-      this.addPage(page);
-      this.showEdges({ earlier: page.next_before, later: this.later });
+      this.took(await chooseHead(this.conversation.id, leaf.id));
     } catch (problem) {
       this.hooks.failed(problem);
-    } finally {
-      button.disabled = false;
     }
   }
 
-  /** Look at a message of this conversation, loading the part of it where it stands. */
-  async jumpTo(seq) {
-    if (!this.thread.reveal(seq)) await this.open(this.conversation, seq);
+  took(conversation) {
+    Object.assign(this.conversation, conversation);
+    this.hooks.changed(this.conversation);
+  }
+
+  /** Another reply to the same message; the first one stays beside it. */
+  replyAgain(reply) {
+    const asked = this.history.branches.byId.get(reply.id)?.parent_id;
+    if (asked && !this.exchange) this.answerAgain(asked);
+  }
+
+  answerAgain(messageId) {
+    this.history.endId = messageId;
+    this.history.show();
+    this.begin({ open: (signal) => replyAgain(this.conversation.id, messageId, signal) });
+  }
+
+  /** Other words in a message's place; the old ones and what followed stay, as a branch beside. */
+  askEdit(said) {
+    if (this.exchange) return;
+    askText({
+      title: "Say it differently",
+      label: "Your words",
+      value: said.text,
+      submit: "Send",
+      work: (text) => () => this.sayInPlace(said, text),
+    });
+  }
+
+  sayInPlace(old, text) {
+    const parentId = this.history.branches.byId.get(old.id).parent_id;
+    const said = this.view({ role: "user", content: text, seq: null });
+    this.thread.remove(old);
+    this.history.endId = parentId;
+    if (parentId) this.history.show();
+    else this.thread.clear();
+    this.thread.add([said]);
+    void this.deliver(said, { content: text, client_message_id: newKey() }, old.id);
   }
 
   async send(text) {
-    if (this.later) await this.open(this.conversation);
-    const said = new UserMessage({ content: text, seq: null });
+    if (this.history.later || this.history.endId) await this.open(this.conversation);
+    const said = this.view({ role: "user", content: text, seq: null });
     this.thread.follows = true;
     this.thread.add([said]);
     await this.deliver(said, { content: text, client_message_id: newKey() });
   }
 
   /** Send `message`, which `said` shows; the same message again keeps its key, so that it is never said twice. */
-  async deliver(said, message, failedTurn = null) {
+  async deliver(said, message, inPlaceOf = null) {
     const visit = this.visit;
     this.composer.setBusy(true);
     said.setState("Sending…");
     try {
       if (!this.conversation) await this.beginConversation(message.content, visit);
     } catch (problem) {
-      if (visit === this.visit) this.declined(said, message, problem);
+      if (visit === this.visit) declined(this, { said, message }, problem);
       else this.composer.keep("", message.content);
       return;
     }
-    if (visit === this.visit) this.begin({ said, message, failedTurn });
+    if (visit !== this.visit) return;
+    const id = this.conversation.id;
+    const open = inPlaceOf ? (signal) => sayAgain(id, inPlaceOf, message, signal) : (signal) => startTurn(id, message, signal);
+    this.begin({ said, message, inPlaceOf, open });
   }
 
   async beginConversation(text, visit) {
@@ -149,7 +181,7 @@ export class Chat {
     this.begin({ turnId });
   }
 
-  begin({ said = null, message = null, turnId = null, failedTurn = null }) {
+  begin({ said = null, message = null, inPlaceOf = null, turnId = null, open = null }) {
     const reply = this.makeReply({ seq: null });
     this.thread.add([reply]);
     this.memory.showRecalled(reply);
@@ -157,7 +189,7 @@ export class Chat {
     const exchange = new Exchange({
       conversationId: this.conversation.id,
       thread: this.thread,
-      said, reply, message, turnId, failedTurn,
+      said, reply, message, inPlaceOf, turnId, open,
       hooks: {
         accepted: (data) => this.accepted(exchange, data),
         recalled: (each) => this.memory.newlyRecalled(each),
@@ -170,25 +202,35 @@ export class Chat {
   }
 
   accepted(exchange, data) {
+    const { said, message, open } = exchange;
+    const { branches } = this.history;
     this.composer.setBusy(true, true);
     this.conversation.active_turn_id = data.turn_id;
-    if (exchange.message) {
-      this.hooks.started(this.conversation.id, data.turn_id);
-      // A name is a convenience: without it the talk goes on all the same.
-      void this.conversations.nameIfNameless(this.conversation.id, titleFrom(exchange.message.content)).catch(() => {});
-    }
-    if (!exchange.said && data.seq && !this.thread.has(data.seq)) void this.catchUp();
+    if (open) this.hooks.started(this.conversation.id, data.turn_id);
+    const isKnown = branches.byId.has(data.message_id);
+    if (said && !isKnown) this.extendBy(said, message.content, exchange.inPlaceOf);
+    // whatever stood after the message that is answered is another branch
+    branches.headId = data.message_id;
+    this.history.endId = null;
+    if (isKnown) this.history.show();
+    else if (!said) void this.catchUp();
+    if (!this.conversation.title && message) this.conversation.title = titleFrom(message.content); // as the service does
     this.touch(data.seq, data.created_at);
   }
 
-  /** Messages that were said elsewhere since. */
+  extendBy(said, content, inPlaceOf) {
+    const { branches } = this.history;
+    const parentId = inPlaceOf ? branches.byId.get(inPlaceOf)?.parent_id : branches.headId;
+    this.history.extend({ id: said.id, seq: said.seq, parent_id: parentId ?? null, role: "user", content });
+    this.history.showPlace(said);
+  }
+
+  /** Read what was said elsewhere since, and show the chosen branch with it. */
   async catchUp() {
     const visit = this.visit;
     try {
-      const page = await listMessages(this.conversation.id, { limit: PAGE, after: this.thread.lastSeq });
-      if (visit !== this.visit) return;
-      const live = this.exchange?.turnId;
-      this.addPage({ items: page.items.filter((item) => item.role === "user" || item.turn_id !== live) });
+      await this.history.catchUp(this.exchange?.turnId);
+      if (visit === this.visit) this.history.show();
     } catch (problem) {
       this.hooks.failed(problem);
     }
@@ -207,62 +249,17 @@ export class Chat {
     this.conversation.active_turn_id = null;
     this.composer.setBusy(false);
     this.composer.setStatus("");
+    if (outcome === "completed") this.keep(exchange, detail);
+    this.conversation.head_id = this.history.branches.headId;
     this.touch(outcome === "completed" ? detail.seq : null, null);
     this.memory.grewStale();
-    if (outcome === "completed") {
-      if (!exchange.reply.recalled) this.missedRecall(exchange.reply);
-      return;
-    }
-    if (outcome === "failed") this.failed(exchange, detail);
-    else if (exchange.said && !exchange.turnId) this.refused(exchange, detail);
-    else void this.lostSight(exchange, detail);
+    settle(this, exchange, outcome, detail);
   }
 
-  /** A reader who joined late was given the text in one piece, without what came before it. */
-  missedRecall(reply) {
-    reply.offerKnots();
-    this.memory.showRecalled(null);
-  }
-
-  failed({ said, reply, message, turnId }, problem) {
-    const again = () => {
-      this.thread.remove(reply);
-      void this.deliver(said, message, turnId);
-    };
-    const canRetry = problem.retryable && said && message;
-    reply.showTrouble(problem, canRetry ? [{ label: "Try again", run: again, waits: true }] : []);
-    this.thread.keepEnd();
-  }
-
-  refused({ said, reply, message }, problem) {
-    this.thread.remove(reply);
-    this.memory.showRecalled(this.thread.items.findLast((item) => item.recalled) ?? null);
-    this.declined(said, message, problem);
-    if (problem.turnId) this.follow(problem.turnId);
-  }
-
-  declined(said, message, problem) {
-    this.composer.setBusy(false);
-    said.setState("Not sent");
-    const mayPass = problem.retryable || problem.turnId;
-    said.showTrouble(problem, [
-      ...(mayPass ? [{ label: "Try again", run: () => this.deliver(said, message), waits: true }] : []),
-      { label: "Edit", run: () => this.takeBack(said) },
-    ]);
-    this.thread.keepEnd();
-  }
-
-  takeBack(said) {
-    this.thread.remove(said);
-    this.composer.restore(said.text);
-  }
-
-  /** The reply's log is out of reach; what was stored of it is not. */
-  async lostSight({ reply, turnId }, problem) {
-    const turn = await readTurn(this.conversation.id, turnId).catch(() => null);
-    if (turn?.text) reply.replace(turn.text);
-    reply.finish({ finishReason: turn?.status === "stopped" ? "stopped" : "stop", scripted: turn?.scripted, model: turn?.model });
-    if (!turn?.text) reply.showTrouble(turn?.failure ? Problem.fromBody(turn.failure, problem.status) : problem);
+  keep({ reply, askedId }, { message_id: id, seq }) {
+    const turn = { turn_id: reply.turnId, content: reply.text };
+    this.history.extend({ id, seq, parent_id: askedId, role: "assistant", ...turn });
+    this.history.showPlace(reply);
   }
 
   async stop() {
@@ -281,13 +278,16 @@ export class Chat {
 
   /** The tab is looked at again: has the talk gone on elsewhere? */
   async lookAgain() {
-    if (!this.conversation || this.exchange || this.later || Date.now() - this.lookedAt < LOOK_AGAIN) return;
+    if (!this.conversation || this.exchange || this.history.later || Date.now() - this.lookedAt < LOOK_AGAIN) return;
     this.lookedAt = Date.now();
     const visit = this.visit;
     const fresh = await readConversation(this.conversation.id).catch(() => null);
     if (!fresh || visit !== this.visit || this.exchange) return;
-    Object.assign(this.conversation, fresh);
-    if (fresh.last_seq > this.thread.lastSeq) await this.catchUp();
+    this.took(fresh);
+    if (fresh.head_id !== this.history.branches.headId) {
+      this.history.branches.headId = fresh.head_id;
+      await this.catchUp();
+    }
     if (fresh.active_turn_id && visit === this.visit) this.follow(fresh.active_turn_id);
   }
 

@@ -3,29 +3,26 @@
 import { Problem } from "./api.js";
 import { Reader, announce } from "./dom.js";
 import { noticeElement } from "./messages.js";
-import { newKey, TurnFollower } from "./turns.js";
+import { TurnFollower } from "./turns.js";
 
 const CONNECTION = { open: "", reconnecting: "Reconnecting…", lost: "Connection lost", done: "" };
 
 /**
- * Sends (with `message`) or only follows (with `turnId`) a turn and shows it in `reply`.
+ * Begins a turn (by `open`) or only follows one (`turnId`) and shows it in `reply`; `said` shows the user's `message`,
+ * if it was said here, and `inPlaceOf` is the id of the one whose place it takes.
  *
  * hooks: accepted(data), recalled(reply), connection(text), ended(outcome) where the outcome is
  * "completed", "failed" or "refused" (with the problem as second argument).
  */
 export class Exchange {
-  constructor({ conversationId, thread, said = null, reply, message = null, turnId = null, failedTurn = null, hooks }) {
-    Object.assign(this, { conversationId, thread, said, reply, message, turnId, failedTurn, hooks });
+  constructor({ conversationId, thread, said = null, reply, message = null, inPlaceOf = null, turnId = null, open = null, hooks }) {
+    Object.assign(this, { conversationId, thread, said, reply, message, inPlaceOf, turnId, open, hooks });
     this.reader = new Reader();
     this.stopped = false;
-    this.follower = this.makeFollower();
-  }
-
-  makeFollower() {
-    return new TurnFollower({
+    this.follower = new TurnFollower({
       conversationId: this.conversationId,
       turnId: this.turnId,
-      message: this.message,
+      open: this.open,
       onEvent: (type, data) => this.take(type, data),
       onState: (state) => this.connection(state),
       onRefused: (problem) => this.refused(problem),
@@ -54,24 +51,12 @@ export class Exchange {
   }
 
   accepted(data) {
-    if (data.duplicate && this.failedTurn === data.turn_id) {
-      this.sendAnew();
-      return;
-    }
     this.turnId = data.turn_id;
+    this.askedId = data.message_id; // the message that is being answered
     this.reply.turnId = data.turn_id;
     this.said?.settle({ id: data.message_id, seq: data.seq, createdAt: data.created_at });
     this.said?.setState("");
     this.hooks.accepted(data);
-  }
-
-  /** The key of the first try answers with the turn that failed; only a new key makes a new turn. */
-  sendAnew() {
-    this.follower.close();
-    this.failedTurn = null;
-    this.message = { ...this.message, client_message_id: newKey() };
-    this.follower = this.makeFollower();
-    this.follower.run();
   }
 
   recalled(data) {

@@ -34,6 +34,18 @@ class Message {
     this.refs.state.textContent = text;
   }
 
+  /** Which of several it is in its place, and the way to the others: `go(at)`. */
+  showPlace(at, count, go) {
+    const { act, turns, turnText, before, after } = this.refs;
+    act.hidden = false;
+    turns.hidden = count < 2;
+    turnText.textContent = `${at + 1} of ${count}`;
+    before.disabled = at === 0;
+    after.disabled = at === count - 1;
+    before.onclick = () => go(at - 1);
+    after.onclick = () => go(at + 1);
+  }
+
   /**
    * Say plainly what went wrong, with what can be done: actions are `{label, run, waits?}`; one that waits is
    * counted down over the problem's retryAfter first.
@@ -82,8 +94,9 @@ function countDown(button, label, seconds) {
 
 /** What the user wrote, shown as written. */
 export class UserMessage extends Message {
-  constructor(data) {
+  constructor(data, onEdit) {
     super("t-user", data, "You");
+    this.refs.act.addEventListener("click", () => onEdit(this));
     this.refs.speaker.textContent = `${this.name}:`;
     this.text = data.content;
     this.refs.words.textContent = data.content;
@@ -92,12 +105,14 @@ export class UserMessage extends Message {
 
 /** What the companion answers, whole or growing. */
 export class ReplyMessage extends Message {
-  constructor(data, companion, onKnots) {
+  /** on: memories(reply), again(reply) */
+  constructor(data, companion, on) {
     super("t-reply", data, companion);
+    this.refs.act.addEventListener("click", () => on.again(this));
     this.text = "";
     this.recalled = null;
     this.frame = 0;
-    this.refs.knots.addEventListener("click", () => onKnots(this));
+    this.refs.knots.addEventListener("click", () => on.memories(this));
     if (data.content) this.replace(data.content);
     if (data.status === "stopped") this.setState(FINISHES.stopped);
     // Which memories served an older reply is known to its log alone; asking costs a request, so only on demand.

@@ -1,7 +1,7 @@
 // One turn as the page sees it: sent once however often it is tried, followed to its end through any number of
 // broken connections. A connection is not the reply: the reply is a log, and this reads it from where it stopped.
 
-import { followTurn, Problem, startTurn } from "./api.js";
+import { followTurn, Problem } from "./api.js";
 import { isLater, SseParser } from "./sse.js";
 
 export const RETRY = {
@@ -26,15 +26,15 @@ export function delayBefore(attempt, random = Math.random) {
 }
 
 /**
- * Follows one turn.
+ * Follows one turn: `turnId`, or the one that `open(signal)` begins, which may be called again when it breaks.
  *
  * `onEvent(type, data)` is called once for each event of the contract, in order. `onState(state)` tells about the
  * connection: "open", "reconnecting", "lost" (gave up; `again()` starts over), "done". `onRefused(problem)` is called
  * when the service itself declines: nothing more will come.
  */
 export class TurnFollower {
-  constructor({ conversationId, turnId = null, message = null, onEvent, onState, onRefused }) {
-    Object.assign(this, { conversationId, turnId, message, onEvent, onState, onRefused });
+  constructor({ conversationId, turnId = null, open = null, onEvent, onState, onRefused }) {
+    Object.assign(this, { conversationId, turnId, open, onEvent, onState, onRefused });
     this.lastId = "";
     this.attempt = 0;
     this.done = false;
@@ -90,7 +90,7 @@ export class TurnFollower {
     try {
       const response = this.turnId
         ? await followTurn(this.conversationId, this.turnId, this.lastId, this.abort.signal)
-        : await startTurn(this.conversationId, this.message, this.abort.signal);
+        : await this.open(this.abort.signal);
       await this.read(response.body.getReader());
       return null;
     } catch (error) {

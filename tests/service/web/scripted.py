@@ -83,13 +83,16 @@ def conversation(**changes: Any) -> Json:
         "created_at": NOW,
         "updated_at": NOW,
         "last_seq": 0,
+        "head_id": None,
         "active_turn_id": None,
     }
     return {**whole, **changes}
 
 
 def message(seq: int, role: str, content: str, **changes: Any) -> Json:
-    whole = {"id": f"m{seq}", "seq": seq, "parent_id": None, "role": role, "speaker": None, "content": content}
+    """A message that follows the one before it."""
+    parent = f"m{seq - 1}" if seq > 1 else None
+    whole = {"id": f"m{seq}", "seq": seq, "parent_id": parent, "role": role, "speaker": None, "content": content}
     return {**whole, "created_at": NOW, "turn_id": None, "status": "complete", **changes}
 
 
