@@ -131,6 +131,11 @@ class Vault:
         self._capacity = capacity
         self._kept: OrderedDict[UUID, tuple[float, UserKey]] = OrderedDict()
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the master keys that are here."""
+        return frozenset(self._masters)
+
     def kept(self, user_id: UUID) -> UserKey | None:
         """The key, when it is at hand."""
         until, key = self._kept.get(user_id, (0.0, None))

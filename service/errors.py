@@ -16,9 +16,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from memory.errors import (
+    AccountErasedError,
     AgeAssuranceRequiredError,
     ConversationNotFoundError,
     IdempotencyConflictError,
+    KeyUnavailableError,
     LongTermMemoryError,
     MemoryNotFoundError,
     NotCorrectableError,
@@ -103,10 +105,20 @@ def translate(error: Exception) -> RapportError:
     )
 
 
+_PLAIN: dict[type[LongTermMemoryError], tuple[type[RapportError], str]] = {
+    ConversationNotFoundError: (NotFoundError, "conversation_not_found"),
+    MemoryNotFoundError: (NotFoundError, "memory_not_found"),
+    NotCorrectableError: (ConflictError, "not_correctable"),
+    AccountErasedError: (ConflictError, "account_erased"),
+    KeyUnavailableError: (UnavailableError, "key_unavailable"),
+}
+
+
 def _of_memory(error: LongTermMemoryError) -> RapportError:
     detail = str(error)
-    if isinstance(error, ConversationNotFoundError):
-        return NotFoundError(detail, code="conversation_not_found")
+    if type(error) in _PLAIN:
+        kind, code = _PLAIN[type(error)]
+        return kind(detail, code=code)
     if isinstance(error, RouteLockedError):
         return ForbiddenError(detail, code="route_locked", reason=error.reason)
     if isinstance(error, AgeAssuranceRequiredError):
@@ -120,10 +132,6 @@ def _of_memory(error: LongTermMemoryError) -> RapportError:
         )
     if isinstance(error, IdempotencyConflictError):
         return ConflictError(f"{detail} Use a new one.", code="idempotency_conflict")
-    if isinstance(error, MemoryNotFoundError):
-        return NotFoundError(detail, code="memory_not_found")
-    if isinstance(error, NotCorrectableError):
-        return ConflictError(detail, code="not_correctable")
     if isinstance(error, StoreUnavailableError):
         return UnavailableError(
             "The database is away for a moment; nothing was written. Try again.", code="store_unavailable"

@@ -25,6 +25,7 @@ from service.llm.config import backends_file
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
 from service.policies import Policies, load_policies
+from service.sealing import check_vault, open_database
 from service.settings import Settings
 from service.startup import check_connections, check_database, refuse_second_local_instance
 from sessions.config import RedisConfig
@@ -63,8 +64,8 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
     configuration can't work; a database or a Redis that is merely away is waited for by whoever needs it.
     """
     async with AsyncExitStack() as stack:
-        database = Database(
-            PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow)
+        database = open_database(
+            settings, PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow)
         )
         stack.push_async_callback(database.close)
         link, live, replies = _open_live(settings, stack)
@@ -93,6 +94,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             duty=duty,
             resumable=lambda: link is not None and not link.resting,
             writes_here=writes,
+            tokens_per_day=settings.tokens_per_day,
         )
         background = [asyncio.create_task(leases.run(), name="leases")]
         if writes:
@@ -153,6 +155,7 @@ def _open_live(settings: Settings, stack: AsyncExitStack) -> tuple[RedisLink | N
 async def _check(settings: Settings, database: Database, stack: AsyncExitStack) -> None:
     try:
         await check_database(database)
+        await check_vault(settings, database)
         await check_connections(database, settings)
         if not settings.redis_enabled:
             stack.push_async_callback(await refuse_second_local_instance(settings.database_url.get_secret_value()))

@@ -65,6 +65,11 @@ class Settings(BaseSettings):
     )
     pool_size: int = Field(20, ge=1, alias="POSTGRES_POOL_SIZE", description="Connections kept")
     max_overflow: int = Field(40, ge=0, alias="POSTGRES_MAX_OVERFLOW", description="Connections beyond them under load")
+    master_key: SecretStr = Field(
+        SecretStr(""),
+        alias="RAPPORT_MASTER_KEY",
+        description="What users' text is sealed under: 32 bytes in base64, or a file with them; `off` seals nothing",
+    )
 
     # Redis
     redis_enabled: bool = Field(

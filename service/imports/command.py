@@ -10,12 +10,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from memory.embedders import MiniLmEmbedder
 from memory.errors import LongTermMemoryError
-from memory.postgres import Database, PoolConfig
+from memory.postgres import PoolConfig
 from memory.transcript import Owner
 from service.auth.principal import derive_user_id
 from service.errors import RapportError, translate
 from service.imports.neutral import neutral_lines
 from service.imports.service import ImportOptions, ImportReport, import_conversation
+from service.sealing import open_database
 from service.settings import Settings
 
 PORTION = 8_192
@@ -41,7 +42,7 @@ def import_file(
     owner = Owner(derive_user_id(settings.auth_issuer, user), settings.auth_issuer, user)
     try:
         file = _open(path, options, conversation)
-        report = asyncio.run(_run(settings.database_url.get_secret_value(), owner, file, console))
+        report = asyncio.run(_run(settings, owner, file, console))
     except (RapportError, LongTermMemoryError) as error:
         console.print(f"Not imported. {translate(error).detail}", style="red", highlight=False, markup=False)
         return 2
@@ -66,8 +67,8 @@ def _open(path: Path, options: ImportOptions, conversation: str | None) -> _File
     return _File(_portions(path), path.stat().st_size, replace(options, default_title=path.stem[:200]))
 
 
-async def _run(dsn: str, owner: Owner, file: _File, console: Console) -> ImportReport:
-    database = Database(PoolConfig(dsn, size=2, overflow=2))
+async def _run(settings: Settings, owner: Owner, file: _File, console: Console) -> ImportReport:
+    database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
     embedder = MiniLmEmbedder()
     read = 0
 

@@ -18,9 +18,9 @@ from memory.imported import (
     known_ids,
     name_companion,
 )
+from memory.indexing import embedding_text
 from memory.ports import Embedder, Vectors
 from memory.postgres import Connection, Database
-from memory.retrieval import embedding_text
 from memory.transcript import Owner
 from service.errors import InvalidRequestError
 from service.imports.formats import parser_for, read_records

@@ -8,6 +8,7 @@ from rich.table import Table
 from memory.audit import Report, audit_memories, keep_report
 from memory.metrics import JUNK, JUNK_RATE
 from memory.postgres import Database, PoolConfig
+from service.sealing import open_database
 from service.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,7 @@ def observe(report: Report) -> None:
 
 async def main(settings: Settings, *, as_json: bool = False) -> int:
     """Audit now and print it; gives the exit status: 0, or 1 when the junk rate is above the goal."""
-    database = Database(PoolConfig(settings.database_url.get_secret_value(), 1, 1))
+    database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), 1, 1))
     await database.open()
     try:
         report = await audit_memories(database)

@@ -26,6 +26,7 @@ from service.jobs import learn_config, make_learner
 from service.llm.config import backends_file
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
+from service.sealing import open_database
 from service.settings import Settings
 from service.worker.broker import BrokerConfig, open_broker
 from service.worker.polite import PoliteReasoner
@@ -122,7 +123,7 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
     """What learning needs, and no more: a worker holds no keys that sign or admit anybody, and writes no replies."""
     async with AsyncExitStack() as stack:
         threads = settings.worker_threads
-        database = Database(PoolConfig(settings.database_url.get_secret_value(), threads, threads))
+        database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), threads, threads))
         stack.push_async_callback(database.close)
         embedder = MiniLmEmbedder(EmbedderConfig())
         stack.push_async_callback(embedder.aclose)

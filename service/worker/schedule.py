@@ -1,7 +1,7 @@
 """What happens at its time: sweeps every second, expiry every hour, the audit every night.
 
 Which job is due stands in PostgreSQL, on its clock: of several schedulers exactly one runs a job, and a job that was
-due while none was up is run when one comes back (docs/decisions/0041).
+due while none was up is run when one comes back (docs/decisions/times-are-kept-in-postgresql.md).
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from memory.errors import StoreUnavailableError
 from memory.postgres import Database, PoolConfig
 from service.jobs import DramatiqJobs
+from service.sealing import open_database
 from service.settings import Settings
 from service.sweeper import Sweeper
 from service.worker.audit import nightly_audit
@@ -119,7 +120,7 @@ async def expire(database: Database) -> None:
 async def run_schedule(settings: Settings, stopped: asyncio.Event) -> None:
     """Everything that happens at its time, until `stopped`."""
     async with AsyncExitStack() as stack:
-        database = Database(PoolConfig(settings.database_url.get_secret_value(), 2, 2))
+        database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), 2, 2))
         stack.push_async_callback(database.close)
         jobs = Schedule(
             database,

@@ -124,7 +124,8 @@ def _value(client: "redis.Redis", key: bytes) -> object:
 
 @pytest.fixture
 def worker(service_factory: Callable[..., LiveService], broker_url: str) -> Iterator[tuple[LiveService, Process]]:
-    service = service_factory(DRAMATIQ_BROKER_URL=broker_url)
+    # unsealed, so that what is left can be seen
+    service = service_factory(DRAMATIQ_BROKER_URL=broker_url, RAPPORT_MASTER_KEY="off")
     service.start()
     process = service.start("worker")
     yield service, process

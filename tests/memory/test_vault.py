@@ -60,7 +60,7 @@ def test_the_same_words_never_look_alike() -> None:
     assert len({key.seal("facts", row, "same") for _ in range(100)}) == 100
 
 
-@pytest.mark.parametrize("text", ["", "short", base64.b64encode(b"x" * 31).decode(), "zz" * 32, "é" * 32])
+@pytest.mark.parametrize("text", ["", "short", "eA==", "zz" * 32, "é" * 32])
 def test_a_master_key_is_32_bytes(text: str) -> None:
     with pytest.raises(ValueError, match="openssl rand"):
         MasterKey.parse(text)
