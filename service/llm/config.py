@@ -78,6 +78,8 @@ class BackendConfig(_Frozen):
     """Whether the model continues a reply that was begun; None finds out."""
     routes: Annotated[tuple[str, ...], Field(min_length=1)] = ("general", "mature")
     tier: Tier = "large"
+    small_talk: bool = False
+    """Of a small tier: it also answers messages that ask little (service/llm/router.py)."""
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
     queue_patience: Annotated[float, Field(ge=0)] = 10.0
     """Seconds in this backend's queue before the route's next one is asked."""

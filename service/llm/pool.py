@@ -57,7 +57,6 @@ class Backends:
         rng: random.Random | None = None,
         patience: float = PATIENCE,
         learn: bool = True,
-        router: bool = False,
     ) -> None:
         self._session = open_session()
         self._clock = clock
@@ -68,7 +67,6 @@ class Backends:
         self._ledger = DailyLedger(home / "spend.json" if home else None)
         self._merging: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
-        self._routes_by_message = router
         self.cache: AnswerCache[Completion] = AnswerCache(clock=clock)
         self._providers: list[Provider] = []
         self._apply(configs)
@@ -114,12 +112,12 @@ class Backends:
     ) -> Opened:
         """Return a reply whose first token is there.
 
-        `build` is called with the target that is about to answer, perhaps several times. With the router switched on,
-        `message` decides the tier. `on_position` hears the place in a backend's queue while there is one. Until the
-        first token every failure is worked around: other keys, one smaller prompt, other backends of the route, then
-        again after a pause. Raises the `BackendError` that tells most when all that fails.
+        `build` is called with the target that is about to answer, perhaps several times. Where a backend takes small
+        talk, `message` decides the tier. `on_position` hears the place in a backend's queue while there is one. Until
+        the first token every failure is worked around: other keys, one smaller prompt, other backends of the route,
+        then again after a pause. Raises the `BackendError` that tells most when all that fails.
         """
-        if message is not None and self._routes_by_message:
+        if message is not None and any(provider.config.small_talk for provider in self.select(route, name=name)):
             tier = choose(message).tier
         call = Call(build, route, on_position)
         end = self._clock() + (self._patience if patience is None else patience)

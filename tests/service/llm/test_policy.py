@@ -34,7 +34,7 @@ def scripted(name: str, **fields: object) -> BackendConfig:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[Backends]:
-    backends = Backends([scripted("big"), scripted("little", tier="small")], rng=Random(1), router=True)
+    backends = Backends([scripted("big"), scripted("little", tier="small", small_talk=True)], rng=Random(1))
     yield backends
     await backends.aclose()
 
