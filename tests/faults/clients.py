@@ -45,6 +45,8 @@ class Told:
     """How often text that was shown was taken back; told by a rebase, but seen."""
     second: str | None = None
     """What another reader, who came later and elsewhere, had on the screen at the end."""
+    gone: bool = False
+    """It was acknowledged, and then nobody knew it any more."""
     wrong: list[str] = field(default_factory=list)
     began: float = 0.0
     answered: float = 0.0
@@ -109,6 +111,7 @@ class Observer:
     words: int = 60
     restless: float = 0.25
     """How often a reader leaves in the middle of a reply, to read on elsewhere, or another one reads along."""
+    conversations: int = 2
     told: list[Told] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     """Refusals before an acknowledgement, by status and code."""
@@ -127,7 +130,7 @@ class Observer:
     async def _client(self, user: str) -> None:
         chance = random.Random(f"{self.seed} {user}")
         headers = {"Authorization": f"Bearer {self.world.token(user)}"}
-        conversations = [await self._conversation(chance, headers) for _ in range(2)]
+        conversations = [await self._conversation(chance, headers) for _ in range(self.conversations)]
         number = 0
         while not self.stopping:
             number += 1
@@ -164,7 +167,7 @@ class Observer:
         """Send until it is acknowledged, then read on, wherever, until it ends."""
         told.began = time.monotonic()
         second: asyncio.Task[None] | None = None
-        while not told.bubble.ended and time.monotonic() - told.began < TURN_SECONDS:
+        while not (told.bubble.ended or told.gone) and time.monotonic() - told.began < TURN_SECONDS:
             base = f"{self._choose(chance)}/v1/conversations/{told.conversation}/turns"
             leave_at = chance.uniform(0.1, 1.5) if chance.random() < self.restless else None
             try:
@@ -221,7 +224,7 @@ class Observer:
             code = "not json"
         self.answers[f"{answer.status} {code}"] += 1
         if answer.status == 404 and told.acknowledged:
-            told.wrong.append("404 for an acknowledged turn")
+            told.gone = True
         if answer.status == 503 and "Retry-After" not in answer.headers:
             told.wrong.append("503 without Retry-After")
         if answer.status not in {404, 409, 503}:
@@ -230,7 +233,7 @@ class Observer:
     async def _second_reader(self, told: Told, chance: random.Random, headers: dict[str, str]) -> None:
         """Read the same reply from its beginning, elsewhere, and put it together independently."""
         other = Told(told.user, told.conversation, told.content, "", told.expected, told.turn, told.message, told.seq)
-        while not other.bubble.ended and time.monotonic() - told.began < TURN_SECONDS:
+        while not (other.bubble.ended or other.gone) and time.monotonic() - told.began < TURN_SECONDS:
             url = f"{self._choose(chance)}/v1/conversations/{told.conversation}/turns/{told.turn}/stream"
             try:
                 await self._read(other, self._follow(other, url, headers), chance.choice([None, 0.5]))

@@ -22,7 +22,7 @@ import service.worker.main
 from service.observability import logs
 from service.runtime import Runtime
 from service.settings import Settings
-from tests.faults import switches, upstream
+from tests.faults import naive, switches, upstream
 from tests.memory.learning_kit import HashEmbedder
 
 TICK = 0.01
@@ -61,6 +61,8 @@ def run(role: str, switch: str) -> int:
 
 
 ROLES: dict[str, Callable[[Settings], int]] = {
+    "naive-serve": naive.serve,
+    "naive-worker": naive.work,
     "serve": service.server.serve,
     "worker": service.worker.main.run_worker,
     "scheduler": service.worker.main.run_scheduler,

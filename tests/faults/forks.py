@@ -42,8 +42,9 @@ def fork(order: dict[str, Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        clock = {name: value for name, value in os.environ.items() if "FAKE" in name}  # asked for at every look at it
         os.environ.clear()
-        os.environ.update(order["environment"])
+        os.environ.update({**order["environment"], **clock})
         status = entry.run(order["role"], order.get("switch", ""))
     except BaseException:
         traceback.print_exc()

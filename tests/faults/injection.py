@@ -1,12 +1,15 @@
 """The faults: each does one thing to the running system, puts it right again, and says whether it really happened."""
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import asyncpg
 import redis.asyncio
 
 from tests.faults.proxy import Hop
@@ -16,6 +19,8 @@ from tests.faults.world import LEASE_SECONDS, Part, World
 Fault = Callable[["Injector"], Awaitable[bool]]
 KNOWN: dict[str, Fault] = {}
 SLEEP_SECONDS = 1.5
+LASTING = ("stop ", "sleepwalker", "restart ", "upstream ", "jump ", " delay", " black hole", " lost answer")
+AT_ONCE = 3
 
 
 def fault(name: str) -> Callable[[Fault], Fault]:
@@ -36,14 +41,25 @@ class Injector:
     missed: Counter[str] = field(default_factory=Counter)
 
     async def run(self, plan: list[str], *, pause: tuple[float, float] = (0.1, 0.5)) -> None:
-        """Strike each fault of the plan until it has happened, a few times at most."""
-        for name in plan:
-            for _ in range(20):
+        """Strike the whole plan: what is over at once one by one, what takes a while meanwhile, a few at a time."""
+        at_once = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as lasting:
+            for name in plan:
                 await asyncio.sleep(self.chance.uniform(*pause))
-                if await KNOWN[name](self):
-                    self.done[name] += 1
-                    break
-                self.missed[name] += 1
+                if name.startswith(LASTING) or name.endswith(LASTING):
+                    await at_once.acquire()
+                    lasting.create_task(self._strike(name)).add_done_callback(lambda _: at_once.release())
+                else:
+                    await self._strike(name)
+
+    async def _strike(self, name: str) -> None:
+        """Strike until it has happened, a few times at most."""
+        for _ in range(20):
+            if await KNOWN[name](self):
+                self.done[name] += 1
+                return
+            self.missed[name] += 1
+            await asyncio.sleep(self.chance.uniform(0.1, 0.5))
 
     async def victim(self, *roles: str) -> Part | None:
         """A process that is up. Of those that serve, one is left: the harness tests take-overs, not an outage."""
@@ -107,15 +123,24 @@ async def sleepwalker(injector: Injector) -> bool:
     part.stopped, part.ready = True, False
     pid = part.pid
     await asyncio.sleep(2 * LEASE_SECONDS + SLEEP_SECONDS)
-    async with redis.asyncio.Redis.from_url(injector.world.valkey.url) as client:
-        await client.flushall()
+    lost = await wiped(injector.world)
     part.stopped = False
-    return part.pid == pid and injector.world.signal(part, signal.SIGCONT)
+    return part.pid == pid and injector.world.signal(part, signal.SIGCONT) and lost
 
 
 fault("stop api")(stopping("serve"))
 fault("stop runner")(stopping("runner"))
 fault("stop worker")(stopping("worker"))
+
+
+@fault("lose the queue")
+async def lose_the_queue(injector: Injector) -> bool:
+    """Let wake-ups gather while no worker takes them, then lose them all, and the workers with what they had taken."""
+    workers = [part for part in injector.world.of("worker") if injector.world.signal(part, signal.SIGSTOP)]
+    await asyncio.sleep(1.0)
+    lost = await wiped(injector.world)
+    killed = [part for part in workers if injector.world.signal(part, signal.SIGKILL)]
+    return lost and bool(killed)
 
 
 @fault("restart api")
@@ -143,8 +168,15 @@ async def kill_valkey(injector: Injector) -> bool:
 
 @fault("wipe valkey")
 async def wipe_valkey(injector: Injector) -> bool:
-    async with redis.asyncio.Redis.from_url(injector.world.valkey.url) as client:
-        return bool(await client.flushall())
+    return await wiped(injector.world)
+
+
+async def wiped(world: World) -> bool:
+    try:
+        async with redis.asyncio.Redis.from_url(world.valkey.url, socket_timeout=10) as client:
+            return bool(await client.flushall())
+    except redis.exceptions.RedisError:
+        return False  # it is down: there is nothing to wipe
 
 
 @fault("roll valkey back")
@@ -173,6 +205,56 @@ async def kill_postmaster(injector: Injector) -> bool:
 @fault("kill postgres backend")
 async def kill_backend(injector: Injector) -> bool:
     return injector.world.kill_backend(injector.chance)
+
+
+@fault("jump clock")
+async def jump_clock(injector: Injector) -> bool:
+    """One process's clock jumps, forwards or back, by minutes."""
+    if injector.world.clock is None:
+        return False
+    injector.world.set_clock(injector.chance.choice([0, 45, 120, 600]))
+    await asyncio.sleep(1.0)
+    return True
+
+
+@fault("fill disk")
+async def fill_disk(injector: Injector) -> bool:
+    """The servers' disk is full for some seconds."""
+    disk = injector.world.disk
+    if disk is None:
+        return False
+    ballast = disk / "ballast"
+    await asyncio.to_thread(stuff, ballast)
+    full = await grows_no_more(injector.world)
+    await asyncio.sleep(injector.chance.uniform(2.0, 4.0))
+    ballast.unlink()
+    await injector.world.revive_servers()
+    return full
+
+
+async def grows_no_more(world: World) -> bool:
+    """Whether PostgreSQL itself says that its disk is full."""
+    try:
+        connection = await asyncpg.connect(world.postgres.url("rapport", superuser=True), timeout=2)
+    except (OSError, asyncpg.PostgresError, TimeoutError):
+        return True  # it couldn't even answer
+    try:
+        await connection.execute("CREATE TABLE growth AS SELECT repeat('x', 100) FROM generate_series(1, 100000)")
+    except asyncpg.PostgresError:
+        return True
+    else:
+        await connection.execute("DROP TABLE growth")
+        return False
+    finally:
+        await connection.close()
+
+
+def stuff(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
 
 
 def hopping(kind: str, what: str) -> Fault:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from tests.faults import naive
 from tests.faults.clients import Observer
 from tests.faults.injection import Injector, plan_of
 from tests.faults.verdict import DRAIN_SECONDS, Verdict, judge
@@ -25,6 +26,10 @@ class Plan:
     words: int = 60
     restless: float = 0.25
     pause: tuple[float, float] = (0.1, 0.5)
+    conversations: int = 2
+    """Of each client; it says something in one after the other."""
+    least: int = 0
+    """Messages that are to be acknowledged before the end, however soon all faults have struck."""
     drain_seconds: float = DRAIN_SECONDS
 
 
@@ -54,7 +59,7 @@ async def run(world: World, plan: Plan, **processes: Any) -> Outcome:
     """Do it all once, in a world whose servers run; it is left as empty as it was."""
     chance = random.Random(plan.seed)
     await world.populate(**processes)
-    observer = Observer(world, plan.seed, plan.words, plan.restless)
+    observer = Observer(world, plan.seed, plan.words, plan.restless, plan.conversations)
     talking = asyncio.create_task(observer.talk(plan.clients))
     try:
         while not observer.acknowledged:
@@ -65,10 +70,13 @@ async def run(world: World, plan: Plan, **processes: Any) -> Outcome:
         await injector.run(plan_of(plan.faults, chance), pause=plan.pause)
         seconds = time.monotonic() - began
         world.heal()
+        while len(observer.acknowledged) < plan.least:  # noqa: ASYNC110  the book has no event to wait for
+            await asyncio.sleep(0.05)
         observer.stopping = True
         async with asyncio.timeout(SETTLE_SECONDS):
             await talking
-        verdict = await judge(world, observer, plan.drain_seconds)
+        judged = naive.judge if processes.get("prefix") else judge
+        verdict = await judged(world, observer, plan.drain_seconds)
         acknowledge = [told.answered - told.began for told in observer.acknowledged]
         statuses = Counter(world.statuses)
         return Outcome(plan, injector.done, verdict, seconds, observer.answers, statuses, world.stalls(), acknowledge)

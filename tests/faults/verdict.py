@@ -87,16 +87,15 @@ async def judge(world: World, observer: Observer, drain_seconds: float = DRAIN_S
     verdict.drained = await drain(world, drain_seconds)
     connection = await asyncpg.connect(world.postgres.url("rapport", superuser=True), timeout=10)
     try:
-        messages = await connection.fetch("SELECT * FROM messages ORDER BY conversation_id, seq")
         turns = await connection.fetch("SELECT * FROM turns")
         conversations = await connection.fetch("SELECT id, next_seq, learnt_seq FROM conversations")
         facts = await connection.fetch(
-            "SELECT f.conversation_id, s.seq, f.quote, f.user_id FROM facts f"
-            " JOIN fact_sources s ON s.user_id = f.user_id AND s.fact_id = f.id"
+            "SELECT f.conversation_id, s.seq FROM facts f JOIN fact_sources s ON s.user_id = f.user_id AND s.fact_id = f.id"
         )
         quarantined = await connection.fetch("SELECT * FROM quarantine")
     finally:
         await connection.close()
+    messages = await transcripts(world, observer)
     verdict.acknowledged = len(observer.acknowledged)
     verdict.zombies = world.tally()["zombie"]
     of_book(verdict, observer)
@@ -109,12 +108,32 @@ async def judge(world: World, observer: Observer, drain_seconds: float = DRAIN_S
     return verdict
 
 
+async def transcripts(world: World, observer: Observer) -> list[Any]:
+    """Every conversation as its owner reads it now."""
+    messages: list[Any] = []
+    for conversation, user in {told.conversation: told.user for told in observer.told}.items():
+        headers = {"Authorization": f"Bearer {world.token(user)}"}
+        last = 0
+        while True:
+            url = f"{world.serving()[0].url}/v1/conversations/{conversation}/messages?limit=200&after={last}"
+            async with world.session.get(url, headers=headers) as answer:
+                answer.raise_for_status()
+                page = (await answer.json())["items"]
+            messages += [{**item, "conversation_id": conversation} for item in page]
+            if not page:
+                break
+            last = page[-1]["seq"]
+    return messages
+
+
 def of_book(verdict: Verdict, observer: Observer) -> None:
     for told in observer.told:
         name = f"{told.client_message_id} ({told.turn or 'not acknowledged'})"
         for wrong in told.wrong:
             (verdict.foreign if "foreign" in wrong else verdict.repeated).append(f"{name}: {wrong}")
-        if told.acknowledged and not told.ended:
+        if told.gone:
+            verdict.lost.append(f"{name}: nobody knows its turn any more, after {told.bubble.last}")
+        elif told.acknowledged and not told.ended:
             verdict.unfinished.append(f"{name}: stopped at {told.bubble.last}, {told.bubble.text[-30:]!r}")
         if told.failure:
             verdict.failed[told.failure] += 1
@@ -146,9 +165,9 @@ def of_transcript(verdict: Verdict, observer: Observer, messages: list[Any]) -> 
             )
         last[told.conversation] = (told.seq, told)
     verdict.twice += [f"stored {count} times: {content}" for (_, content), count in said.items() if count > 1]
-    owners: dict[Any, str] = {told.conversation: told.user for told in observer.told}
+    owners = {told.conversation: told.user for told in observer.told}
     for row in messages:
-        owner = owners.get(str(row["conversation_id"]))
+        owner = owners.get(row["conversation_id"])
         if owner and f"{owner}x" not in row["content"]:
             verdict.foreign.append(f"{row['content'][:80]!r} in a conversation of {owner}")
 
@@ -160,10 +179,10 @@ def of_turns(verdict: Verdict, messages: list[Any], turns: list[Any]) -> None:
     verdict.replies_taken_over = sum(row["epoch"] > 1 for row in turns)
     replies = Counter(row["turn_id"] for row in messages if row["role"] == "assistant")
     for row in turns:
-        wanted = 1 if row["status"] == "completed" else 0
-        if replies[row["id"]] > wanted:
-            verdict.twice.append(f"turn {row['id']} ({row['status']}) has {replies[row['id']]} replies")
-        elif replies[row["id"]] < wanted:
+        wanted, stored = int(row["status"] == "completed"), replies[str(row["id"])]
+        if stored > wanted:
+            verdict.twice.append(f"turn {row['id']} ({row['status']}) has {stored} replies")
+        elif stored < wanted:
             verdict.lost.append(f"turn {row['id']} is completed without a reply")
         if row["status"] == "running":
             verdict.unfinished.append(f"turn {row['id']} still runs, epoch {row['epoch']}")
@@ -172,7 +191,7 @@ def of_turns(verdict: Verdict, messages: list[Any], turns: list[Any]) -> None:
 
 
 def of_learning(verdict: Verdict, messages: list[Any], conversations: list[Any], facts: list[Any]) -> None:
-    learnt = Counter((row["conversation_id"], row["seq"]) for row in facts)
+    learnt = Counter((str(row["conversation_id"]), row["seq"]) for row in facts)
     for row in messages:
         if row["role"] == "user":
             count = learnt[row["conversation_id"], row["seq"]]
@@ -185,11 +204,10 @@ def of_learning(verdict: Verdict, messages: list[Any], conversations: list[Any],
     for row in messages:
         first.setdefault(row["conversation_id"], row["seq"])
     for row in conversations:
+        name = str(row["id"])
         if row["learnt_seq"] != row["next_seq"] - 1:
             verdict.unlearnt.append(
                 f"conversation {row['id']} is learnt up to {row['learnt_seq']} of {row['next_seq'] - 1}"
             )
-        if seqs[row["id"]] and first[row["id"]] + seqs[row["id"]] != row["next_seq"]:
-            verdict.disorder.append(
-                f"conversation {row['id']} has {seqs[row['id']]} messages, next is {row['next_seq']}"
-            )
+        if seqs[name] and first[name] + seqs[name] != row["next_seq"]:
+            verdict.disorder.append(f"conversation {row['id']} has {seqs[name]} messages, next is {row['next_seq']}")

@@ -2,21 +2,22 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import asyncpg
@@ -32,6 +33,7 @@ from tests.faults.proxy import Hop
 
 CHECKOUT = Path(__file__).parents[2]
 LEASE_SECONDS = 1.5
+DISK_MB = 320
 READY_SECONDS = 60.0
 APIS, WORKERS = 2, 1
 
@@ -76,6 +78,11 @@ class World:
     valkey: EmbeddedValkey
     parts: dict[str, Part] = field(default_factory=dict)
     forks: asyncio.subprocess.Process | None = None
+    skewed: asyncio.subprocess.Process | None = None
+    """Another parent, whose children live by the clock in `clock`."""
+    disk: Path | None = None
+    """A small file system that the servers' data is on, if it is to run full."""
+    clock: Path | None = None
     keeping: bool = True
     """Whether who dies is replaced."""
     statuses: Counter[str] = field(default_factory=Counter)
@@ -89,11 +96,11 @@ class World:
     # --- who is there
 
     def of(self, *roles: str) -> list[Part]:
-        return [part for part in self.parts.values() if part.role in roles]
+        return [part for part in self.parts.values() if part.role.removeprefix("naive-") in roles]
 
     @property
     def apis(self) -> list[Part]:
-        return self.of("serve", "naive-serve")
+        return self.of("serve")
 
     def serving(self) -> list[Part]:
         return [part for part in self.apis if part.ready and not part.stopped and not part.leaving]
@@ -152,17 +159,17 @@ class World:
             "log": str(part.log),
             "switch": part.switch,
         }
+        parent = self.skewed if self.skewed is not None and part.name == "api0" else self.forks
         async with self._starting:
-            assert self.forks is not None
-            assert self.forks.stdin is not None
-            self.forks.stdin.write(json.dumps(order).encode() + b"\n")
+            assert parent is not None
+            assert parent.stdin is not None
+            parent.stdin.write(json.dumps(order).encode() + b"\n")
             part.pid = await asyncio.wait_for(self._pids.get(), 30)
 
-    async def _hear(self) -> None:
-        """Learn from the forking parent who began and who ended; replace the dead."""
-        assert self.forks is not None
-        assert self.forks.stdout is not None
-        while line := await self.forks.stdout.readline():
+    async def _hear(self, parent: asyncio.subprocess.Process) -> None:
+        """Learn from a forking parent who began and who ended; replace the dead."""
+        assert parent.stdout is not None
+        while line := await parent.stdout.readline():
             said = json.loads(line)
             if "pid" in said:
                 self._pids.put_nowait(said["pid"])
@@ -245,6 +252,13 @@ class World:
             self.postgres.kill()
             await asyncio.to_thread(self.postgres.start)
 
+    async def revive_servers(self) -> None:
+        """Start whichever server has ended by itself."""
+        async with self._servers:
+            for server in (self.postgres, self.valkey):
+                if server.process is not None and server.process.poll() is not None:
+                    await asyncio.to_thread(server.restart)
+
     def kill_backend(self, chance: random.Random) -> bool:
         """Kill one connection's process: PostgreSQL then ends all others and recovers from its log."""
         if self.postgres.process is None:
@@ -306,30 +320,46 @@ class World:
         """Start the servers, and the parent of all processes."""
         for key in (SESSION, AGE):
             ensure_key(self.home, key)
-        self.forks = await asyncio.create_subprocess_exec(
+        self.forks = await self._forking()
+        if self.clock is not None:
+            self.set_clock(0)
+            self.skewed = await self._forking(**skewing(self.clock))
+        self.postgres.start()
+        self.valkey.start()
+        await asyncio.to_thread(migrate.upgrade, self.postgres.dsn)
+        for parent in filter(None, (self.forks, self.skewed)):
+            assert parent.stdout is not None
+            assert "ready" in json.loads(await parent.stdout.readline())
+            self._tasks.append(asyncio.create_task(self._hear(parent)))
+        self._tasks.append(asyncio.create_task(self._look()))
+
+    async def _forking(self, **more: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tests.faults.forks",
             cwd=CHECKOUT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT), "RAPPORT_HOME": str(self.home)},
+            env={"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT), "RAPPORT_HOME": str(self.home), **more},
         )
-        self.postgres.start()
-        self.valkey.start()
-        await asyncio.to_thread(migrate.upgrade, self.postgres.dsn)
-        assert self.forks.stdout is not None
-        assert "ready" in json.loads(await self.forks.stdout.readline())
-        self._tasks += [asyncio.create_task(self._hear()), asyncio.create_task(self._look())]
+
+    def set_clock(self, ahead: int) -> None:
+        """Put the clock of api0 so many seconds ahead of everybody else's, while it runs."""
+        assert self.clock is not None
+        unfinished = self.clock.with_suffix(".unfinished")
+        unfinished.write_text(f"+{ahead}\n")
+        unfinished.rename(self.clock)
 
     async def close(self) -> None:
         self.keeping = False
         for task in (*self._tasks, *self._begun):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._begun, return_exceptions=True)
-        if self.forks is not None and self.forks.stdin is not None:
-            self.forks.stdin.close()  # it goes, and the kernel ends its children
-            await self.forks.wait()
+        for parent in filter(None, (self.forks, self.skewed)):
+            if parent.stdin is not None:
+                parent.stdin.close()  # it goes, and the kernel ends its children
+            await parent.wait()
         for part in self.parts.values():
             for hop in part.hops:
                 await hop.close()
@@ -355,16 +385,45 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def skewing(clock: Path) -> dict[str, str]:
+    """The environment in which a process believes the clock in a file; its timers go on by the real one."""
+    package = importlib.util.find_spec("libfaketime")
+    assert package is not None, "pip install libfaketime"
+    assert package.origin is not None
+    library = next(Path(package.origin).parent.rglob("libfaketime.so*"))
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+@contextlib.contextmanager
+def small_disk(path: Path) -> Iterator[Path]:
+    """A file system of its own in memory. Wants root."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=711", "none", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
 @asynccontextmanager
-async def opened_world(home: Path, settings: dict[str, Any] | None = None) -> AsyncIterator[World]:
+async def opened_world(home: Path, *, clock: bool = False, disk: bool = False) -> AsyncIterator[World]:
     """Servers, and nobody who uses them yet; all ended with the block."""
     await asyncio.to_thread(home.chmod, 0o711)  # servers of root's run as another user, who passes through
-    postgres = EmbeddedPostgres(home / "postgres", settings={"shared_buffers": "64MB"})
-    valkey = EmbeddedValkey(home / "valkey", settings=settings or {})
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with AsyncExitStack() as stack:
+        data = stack.enter_context(small_disk(home / "disk")) if disk else home
+        limits = {"max_wal_size": "64MB", "min_wal_size": "32MB"} if disk else {}
+        postgres = EmbeddedPostgres(data / "postgres", settings={"shared_buffers": "64MB", **limits})
+        valkey = EmbeddedValkey(data / "valkey")
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         world = World(home, session, postgres, valkey)
-        try:
-            await world.open()
-            yield world
-        finally:
-            await world.close()
+        world.disk = data if disk else None
+        world.clock = home / "clock" if clock else None
+        stack.push_async_callback(world.close)
+        await world.open()
+        yield world
