@@ -8,22 +8,19 @@ before it, has changed nothing.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from uuid import UUID
 
-import structlog
-
-from memory import consolidation, evidence, extraction, indexing, summaries, tombstones
+from memory import consolidation, evidence, extraction, indexing, lessons, summaries, tombstones
 from memory.errors import ReasonerRefusedError, ReasonerUnavailableError, StoreUnavailableError
 from memory.evidence import Refused, Setting, Supported
 from memory.extraction import NonsenseError, Said
+from memory.lessons import Lesson
 from memory.metrics import EPISODES, EXTRACTED, FACTS, LEARNING, REFUSED
 from memory.ports import Embedder, Reasoner
-from memory.postgres import Connection, Database
-
-log = structlog.get_logger(__name__)
+from memory.postgres import Database
 
 Status = Literal["learnt", "caught_up", "busy", "gone", "lost", "failed", "quarantined", "postponed"]
 
@@ -65,26 +62,6 @@ class Learnt:
     """There is more to learn from, now."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """A claimed stretch of one conversation."""
-
-    user_id: UUID
-    conversation_id: UUID
-    watermark: int
-    attempts: int
-    last_error: str | None
-    route: str
-    companion: str
-    time_zone: str
-
-
-CLAIM = """
-UPDATE conversations SET learn_attempts = learn_attempts + 1, learning_until = clock_timestamp() + $3 * interval '1 second'
-WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND learnt_seq < next_seq - 1
-    AND (learning_until IS NULL OR learning_until < clock_timestamp())
-RETURNING learnt_seq, learn_attempts, learn_error, route, companion_name, time_zone
-"""
 MESSAGES = """
 WITH batch AS (
     SELECT seq, id, role, speaker, content, created_at, parent_id FROM messages
@@ -113,28 +90,28 @@ async def learn(
     Safe to call at any time, any number of times, from any number of processes. Raises `StoreUnavailableError`, and
     whatever is a bug, after noting the attempt.
     """
-    work = await _claim(database, user_id, conversation_id, config)
-    if not isinstance(work, _Work):
-        return _counted(work)
+    lesson = await lessons.claim(database, user_id, conversation_id, config.lease_seconds)
+    if not isinstance(lesson, Lesson):
+        return _counted(Learnt(lesson))
     try:
-        async with _lease_kept(database, work, config.lease_seconds):
-            learnt = await _attempt(database, reasoner, embedder, work, config)
+        async with lessons.kept(database, lesson, config.lease_seconds):
+            learnt = await _attempt(database, reasoner, embedder, lesson, config)
     except ReasonerUnavailableError as error:
-        await _postpone(database, work, config, str(error))
+        await lessons.postpone(database, lesson, str(error), config.away_seconds, config.away_most_seconds)
         learnt = Learnt("postponed")
     except (NonsenseError, ReasonerRefusedError) as error:
         reason = str(error) if isinstance(error, NonsenseError) else "model_refused"
-        await _note_failure(database, work, config, str(error))
+        await lessons.note_failure(database, lesson, str(error), config.retry_seconds)
         learnt = Learnt("failed", refused=Counter({reason: 1}))
     except asyncio.CancelledError:
         # shutting down is not the text's fault
         with contextlib.suppress(StoreUnavailableError):
-            await asyncio.shield(_give_back(database, work))
+            await asyncio.shield(lessons.give_back(database, lesson))
         raise
     except StoreUnavailableError:
         raise
     except Exception as error:
-        await _note_failure(database, work, config, type(error).__name__)
+        await lessons.note_failure(database, lesson, type(error).__name__, config.retry_seconds)
         LEARNING.labels("failed").inc()
         raise
     return _counted(learnt)
@@ -177,85 +154,42 @@ def _counted(learnt: Learnt) -> Learnt:
     return learnt
 
 
-async def _claim(database: Database, user_id: UUID, conversation_id: UUID, config: LearnConfig) -> _Work | Learnt:
-    async with database.as_user(user_id) as connection:
-        row = await connection.fetchrow(CLAIM, user_id, conversation_id, config.lease_seconds)
-        if row is not None:
-            return _Work(user_id, conversation_id, *row)
-        # the row lock waits for an accept in flight: its message is seen here, or its outbox row comes after our delete
-        state = await connection.fetchrow(
-            "SELECT learnt_seq < next_seq - 1 AS behind, deleted_at FROM conversations WHERE user_id = $1 AND id = $2 FOR UPDATE",
-            user_id,
-            conversation_id,
-        )
-        if state is not None and state["deleted_at"] is None and state["behind"]:
-            return Learnt("busy")
-        await connection.execute(
-            "DELETE FROM outbox WHERE user_id = $1 AND conversation_id = $2", user_id, conversation_id
-        )
-        return Learnt("gone" if state is None or state["deleted_at"] is not None else "caught_up")
-
-
-@contextlib.asynccontextmanager
-async def _lease_kept(database: Database, work: _Work, seconds: float) -> AsyncIterator[None]:
-    async def keep() -> None:
-        while True:
-            await asyncio.sleep(seconds / 3)
-            with contextlib.suppress(StoreUnavailableError):
-                async with database.as_user(work.user_id) as connection:
-                    await connection.execute(
-                        """UPDATE conversations SET learning_until = clock_timestamp() + $4 * interval '1 second'
-                        WHERE user_id = $1 AND id = $2 AND learnt_seq = $3""",
-                        work.user_id,
-                        work.conversation_id,
-                        work.watermark,
-                        seconds,
-                    )
-
-    task = asyncio.create_task(keep(), name=f"learn-lease-{work.conversation_id}")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
 async def _attempt(
-    database: Database, reasoner: Reasoner, embedder: Embedder, work: _Work, config: LearnConfig
+    database: Database, reasoner: Reasoner, embedder: Embedder, lesson: Lesson, config: LearnConfig
 ) -> Learnt:
-    size = max(1, config.batch >> max(0, work.attempts - 1))
-    async with database.as_user(work.user_id) as connection:
-        rows = await connection.fetch(MESSAGES, work.user_id, work.conversation_id, work.watermark, size)
+    size = max(1, config.batch >> max(0, lesson.attempts - 1))
+    async with database.as_user(lesson.user_id) as connection:
+        rows = await connection.fetch(MESSAGES, lesson.user_id, lesson.conversation_id, lesson.watermark, size)
     if not rows:  # deleted since
         return Learnt("gone")
     last = rows[-1]["seq"]
-    if work.attempts > config.attempts:
-        return await _quarantine(database, work, last)
-    await _index(database, embedder, work, config)
+    if lesson.attempts > config.attempts:
+        behind = await lessons.quarantine(database, lesson, last)
+        return Learnt("lost") if behind is None else Learnt("quarantined", last - lesson.watermark, more=behind)
+    await _index(database, embedder, lesson, config)
     said = [Said(*tuple(row)[:-1]) for row in rows if row["role"] != "system" and not row["replaced"]]
     asked = await extraction.extract(reasoner, said) if said else extraction.NOTHING
-    supported, refused = judge_claims(asked, said, work.time_zone, work.companion)
+    supported, refused = judge_claims(asked, said, lesson.time_zone, lesson.companion)
     facts = await consolidation.prepare(
-        embedder, work.user_id, work.conversation_id, work.route, work.companion, supported
+        embedder, lesson.user_id, lesson.conversation_id, lesson.route, lesson.companion, supported
     )
-    verdicts = await _verdicts(database, reasoner, work, facts) if config.judge else {}
-    async with database.as_user(work.user_id) as connection:
-        behind = await _advance(connection, work, last, config)
+    verdicts = await _verdicts(database, reasoner, lesson, facts) if config.judge else {}
+    async with database.as_user(lesson.user_id) as connection:
+        behind = await lessons.advance(connection, lesson, last, compare_and_set=config.compare_and_set)
         if behind is None:
             return Learnt("lost")
         # asked behind the lock on the user's row: whoever forgets comes before it or after the facts are there
-        facts = await tombstones.teachable(connection, work.user_id, facts)
-        settled = await consolidation.settle(connection, work.user_id, work.route, facts, verdicts)
+        facts = await tombstones.teachable(connection, lesson.user_id, facts)
+        settled = await consolidation.settle(connection, lesson.user_id, lesson.route, facts, verdicts)
         if settled:
             # what other companions of the user show is written anew when it is next read
             await connection.execute(
                 "DELETE FROM profiles WHERE user_id = $1 AND route = $2 AND companion <> $3",
-                work.user_id,
-                work.route,
-                work.companion,
+                lesson.user_id,
+                lesson.route,
+                lesson.companion,
             )
-            await summaries.rebuild_profile(connection, work.user_id, work.route, work.companion)
+            await summaries.rebuild_profile(connection, lesson.user_id, lesson.route, lesson.companion)
     return Learnt("learnt", len(rows), settled, refused, more=behind)
 
 
@@ -277,50 +211,13 @@ def judge_claims(
 
 
 async def _verdicts(
-    database: Database, reasoner: Reasoner, work: _Work, facts: list[consolidation.NewFact]
+    database: Database, reasoner: Reasoner, lesson: Lesson, facts: list[consolidation.NewFact]
 ) -> consolidation.Verdicts:
     if not facts:
         return {}
-    async with database.as_user(work.user_id) as connection:
-        known = await consolidation.read_current(connection, work.user_id, work.route)
+    async with database.as_user(lesson.user_id) as connection:
+        known = await consolidation.read_current(connection, lesson.user_id, lesson.route)
     return await consolidation.ask_about(reasoner, consolidation.undecided(facts, known))
-
-
-ADVANCE = """
-UPDATE conversations SET learnt_seq = $4, learn_attempts = 0, learning_until = NULL, learn_error = NULL
-WHERE user_id = $1 AND id = $2 AND learnt_seq = $3 AND deleted_at IS NULL
-RETURNING next_seq - 1 > learnt_seq
-"""
-
-
-async def _advance(connection: Connection, work: _Work, last: int, config: LearnConfig | None = None) -> bool | None:
-    """Move the watermark from where it was read; says whether more is waiting. None: another learner did, or it is deleted.
-
-    The user's row is locked first, so that two conversations of one user settle their facts one after the other; a
-    deleted user or conversation teaches nothing.
-    """
-    owner = await connection.fetchval(
-        "SELECT 1 FROM users WHERE user_id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", work.user_id
-    )
-    if owner is None:
-        return None
-    statement = (
-        ADVANCE if config is None or config.compare_and_set else ADVANCE.replace("AND learnt_seq = $3", "AND $3 >= 0")
-    )
-    behind = await connection.fetchval(statement, work.user_id, work.conversation_id, work.watermark, last)
-    if behind is None:
-        return None
-    if behind:
-        await connection.execute(
-            "UPDATE outbox SET not_before = now(), dispatched_at = NULL, delays = 0 WHERE user_id = $1 AND conversation_id = $2",
-            work.user_id,
-            work.conversation_id,
-        )
-    else:
-        await connection.execute(
-            "DELETE FROM outbox WHERE user_id = $1 AND conversation_id = $2", work.user_id, work.conversation_id
-        )
-    return bool(behind)
 
 
 # --- episodes: recallable before, and whether or not, a model has read them
@@ -335,100 +232,23 @@ ORDER BY seq LIMIT $4
 """
 
 
-async def _index(database: Database, embedder: Embedder, work: _Work, config: LearnConfig) -> None:
-    async with database.as_user(work.user_id) as connection:
-        rows = await connection.fetch(UNINDEXED, work.user_id, work.conversation_id, work.watermark, config.index_limit)
+async def _index(database: Database, embedder: Embedder, lesson: Lesson, config: LearnConfig) -> None:
+    async with database.as_user(lesson.user_id) as connection:
+        rows = await connection.fetch(
+            UNINDEXED, lesson.user_id, lesson.conversation_id, lesson.watermark, config.index_limit
+        )
     for start in range(0, len(rows), config.index_batch):
         part = [Said(*row) for row in rows[start : start + config.index_batch]]
         vectors = await embedder.embed([indexing.embedding_text(m.speaker, m.role, m.text) for m in part])
         episodes = [
             indexing.EpisodeRow(
-                work.conversation_id, m.seq, m.message_id, m.role, m.speaker, m.text, m.said_at, work.route, vector
+                lesson.conversation_id, m.seq, m.message_id, m.role, m.speaker, m.text, m.said_at, lesson.route, vector
             )
             for m, vector in zip(part, vectors, strict=True)
         ]
-        async with database.as_user(work.user_id) as connection:
-            kept = {m.message_id for m in await tombstones.remembered(connection, work.user_id, part)}
-            if not await _still_there(connection, work):
+        async with database.as_user(lesson.user_id) as connection:
+            kept = {m.message_id for m in await tombstones.remembered(connection, lesson.user_id, part)}
+            if not await lessons.still_there(connection, lesson):
                 return
             fresh = [episode for episode in episodes if episode.message_id in kept]
-            EPISODES.inc(await indexing.index_messages(connection, work.user_id, fresh, time_zone=work.time_zone))
-
-
-async def _still_there(connection: Connection, work: _Work) -> bool:
-    """Whether the conversation exists; held so until the transaction ends, so that a deletion comes before or after it."""
-    return bool(
-        await connection.fetchval(
-            "SELECT 1 FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR SHARE",
-            work.user_id,
-            work.conversation_id,
-        )
-    )
-
-
-# --- when it does not work
-
-
-async def _quarantine(database: Database, work: _Work, last: int) -> Learnt:
-    """Step over messages that can't be learnt from, and keep where they are for the operator."""
-    async with database.as_user(work.user_id) as connection:
-        behind = await _advance(connection, work, last)
-        if behind is None:
-            return Learnt("lost")
-        await connection.execute(
-            """INSERT INTO quarantine (user_id, conversation_id, from_seq, to_seq, reason) VALUES ($1, $2, $3, $4, $5)
-            ON CONFLICT (user_id, conversation_id, from_seq) DO UPDATE SET to_seq = excluded.to_seq, reason = excluded.reason""",
-            work.user_id,
-            work.conversation_id,
-            work.watermark + 1,
-            last,
-            work.last_error or "interrupted",
-        )
-    log.error(
-        "learning_quarantined",
-        conversation_id=str(work.conversation_id),
-        from_seq=work.watermark + 1,
-        to_seq=last,
-        reason=work.last_error,
-    )
-    return Learnt("quarantined", last - work.watermark, more=behind)
-
-
-GIVE_BACK = """
-UPDATE conversations SET learn_attempts = greatest(learn_attempts - $4, 0), learning_until = NULL, learn_error = coalesce($5, learn_error)
-WHERE user_id = $1 AND id = $2 AND learnt_seq = $3
-"""
-DELAY = """
-INSERT INTO outbox (user_id, conversation_id, not_before, delays)
-SELECT $1, $2, now() + $3 * interval '1 second', 1
-ON CONFLICT (user_id, conversation_id) DO UPDATE SET dispatched_at = NULL, delays = outbox.delays + 1,
-    not_before = now() + least($3 * power(2, least(outbox.delays, 12)), $4) * interval '1 second'
-"""
-
-
-async def _give_back(database: Database, work: _Work) -> None:
-    async with database.as_user(work.user_id) as connection:
-        await connection.execute(GIVE_BACK, work.user_id, work.conversation_id, work.watermark, 1, None)
-        await connection.execute(
-            "UPDATE outbox SET dispatched_at = NULL WHERE user_id = $1 AND conversation_id = $2",
-            work.user_id,
-            work.conversation_id,
-        )
-
-
-async def _postpone(database: Database, work: _Work, config: LearnConfig, reason: str) -> None:
-    """No model can answer: not the text's fault, so it is no attempt; tried again later, and later each time."""
-    log.warning("learning_postponed", conversation_id=str(work.conversation_id), reason=reason)
-    async with database.as_user(work.user_id) as connection:
-        await connection.execute(GIVE_BACK, work.user_id, work.conversation_id, work.watermark, 1, None)
-        await connection.execute(
-            DELAY, work.user_id, work.conversation_id, config.away_seconds, config.away_most_seconds
-        )
-
-
-async def _note_failure(database: Database, work: _Work, config: LearnConfig, reason: str) -> None:
-    log.warning("learning_failed", conversation_id=str(work.conversation_id), attempt=work.attempts, reason=reason)
-    delay = config.retry_seconds * 2.0 ** (work.attempts - 1)
-    async with database.as_user(work.user_id) as connection:
-        await connection.execute(GIVE_BACK, work.user_id, work.conversation_id, work.watermark, 0, reason)
-        await connection.execute(DELAY, work.user_id, work.conversation_id, delay, delay)
+            EPISODES.inc(await indexing.index_messages(connection, lesson.user_id, fresh, time_zone=lesson.time_zone))

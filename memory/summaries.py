@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from memory import prompts, words
+from memory import prompts, tombstones, words
 from memory.errors import ReasonerRefusedError, ReasonerUnavailableError
 from memory.extraction import NonsenseError, Said, dialogue, json_in
 from memory.metrics import SUMMARIES
@@ -81,6 +81,9 @@ async def summarise(
         SUMMARIES.labels("nonsense").inc()
         text = row["summary"]
     async with database.as_user(user_id) as connection:
+        # what was forgotten while the model was reading must not come back in its words
+        if len(await tombstones.remembered(connection, user_id, lines)) < len(lines):
+            return False
         text = await sealed(connection, user_id, "conversations", conversation_id, text)
         # the version: what was forgotten meanwhile must not come back in a summary of the messages as they were
         written = await connection.fetchval(

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from uuid_utils.compat import uuid7
 
-from memory import summaries
+from memory import summaries, tombstones
 from memory.extraction import Said
 from memory.learning import catch_up
 from memory.summaries import PROFILE_CHARS, SUMMARY_CHARS, SummaryConfig, grounded, profile_of, read_profile, summarise
@@ -74,6 +74,22 @@ async def test_of_two_summarisers_one_writes(talk: Talk) -> None:
 
     await summarise(talk.database, Overtaken(""), talk.user_id, talk.id, CONFIG)
     assert (await talk.row())["summary"] == "They talked first."
+
+
+async def test_what_was_forgotten_meanwhile_is_not_summarised(talk: Talk) -> None:
+    await talk.say(*(f"Line {n}." for n in range(1, 9)))
+
+    class Forgetting(ToldReasoner):
+        """The user forgets a message while the model is reading it."""
+
+        async def structured(self, *arguments: object, **options: object) -> str:
+            async with talk.database.as_user(talk.user_id) as connection:
+                digest = tombstones.message_digest(talk.user_id, "user", SAID, "Line 1.")
+                await tombstones.bury(connection, talk.user_id, [digest])
+            return summary("They talked.")
+
+    await summarise(talk.database, Forgetting(""), talk.user_id, talk.id, CONFIG)
+    assert (await talk.row())["summary"] == ""
 
 
 def test_a_summary_names_nobody_who_was_not_there() -> None:
