@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 import memory.facts
-import memory.learning
+import memory.lessons
 import memory.turns
 import service.worker.main
 import sessions.logs
@@ -89,7 +89,7 @@ def outbox() -> None:
 @switch("watermark")
 def watermark() -> None:
     """Move the watermark wherever it stands, without the key behind it, and let any number learn at a time."""
-    memory.learning.ADVANCE = replaced(memory.learning.ADVANCE, "AND learnt_seq = $3", "AND $3 >= 0")
+    memory.lessons.ADVANCE = replaced(memory.lessons.ADVANCE, "AND learnt_seq = $3", "AND $3 >= 0")
     memory.facts.ADD = replaced(memory.facts.ADD, "$11, $12, $13", "$11, $12::int + (random() * 1e9)::int, $13")
     unhurried = getattr(service.worker.main, LEARN_CONFIG)
     hurried = lambda settings: dataclasses.replace(unhurried(settings), lease_seconds=0.0001)  # noqa: E731
