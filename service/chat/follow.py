@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from uuid import UUID
 
-from memory.errors import LongTermMemoryError
+from memory.errors import ConversationNotFoundError, LongTermMemoryError
 from memory.postgres import Database
 from memory.turns import StoredTurn, read_turn
 from service.chat import events as ev
 from service.chat.live import LiveReply
+from service.errors import translate
 from sessions.errors import LiveStateUnavailableError, SessionsError
 from sessions.replies import FIRST, Event, EventId, Log, ReplyLog, contiguous
 
@@ -122,6 +123,10 @@ class ReplyReader:
         try:
             async with self._database.as_user(log.owner) as connection:
                 turn = await read_turn(connection, log.owner, log.conversation_id, log.turn_id)
+        except ConversationNotFoundError as error:
+            # deleted or erased while it was being read: nobody will ever write its end
+            problem = {**translate(error).problem(), "retryable": False, "retry_after": None}
+            return [ev.event(FIRST if last is None else last.next(), ev.FAILED, problem)]
         except LongTermMemoryError:
             await asyncio.sleep(QUIET_SECONDS)
             return ()

@@ -193,3 +193,16 @@ def test_bad_input_has_a_code(
 def test_nobody_gets_nothing(shared_service: LiveService) -> None:
     for method, path in (("GET", "/v1/memories"), ("GET", "/v1/export"), ("DELETE", "/v1/account?confirm=everything")):
         assert httpx.request(method, shared_service.url + path).status_code == 401
+
+
+def test_a_reply_that_is_being_read_ends_when_its_account_is_erased(person: Person) -> None:
+    conversation = person.call("POST", "/v1/conversations", 201, json={})["id"]
+    body = {"content": "Tell me something long", "backend": "slow"}
+    path = f"/v1/conversations/{conversation}/turns"
+    with person.http.stream("POST", path, json=body, headers=person.headers) as reply:
+        events = reply.iter_lines()
+        while not next(events).startswith("event: reply.delta"):
+            pass
+        person.call("DELETE", "/v1/account?confirm=everything")
+        told = [line.removeprefix("event: ") for line in events if line.startswith("event: ")]
+    assert told[-1] == "turn.failed"
