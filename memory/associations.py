@@ -30,6 +30,7 @@ class WordTable:
     """Numbers and unit vectors of known words."""
 
     def __init__(self, words: Sequence[str], stems: Sequence[str], vectors: Floats) -> None:
+        self.words = words
         self.vectors = vectors
         self._numbers = {word: number for number, word in enumerate(words)}
         # the table begins with the most frequent words: they stand for their stems

@@ -30,6 +30,9 @@ NUMBERS |= {"four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "
 SEASONS = {"spring": 3, "summer": 6, "fall": 9, "autumn": 9}
 """First month of each, on the northern half; winter spans two years and is left alone."""
 
+EARLIEST = 1900
+"""Years before it are a manner of speaking: "a thousand years ago"."""
+
 _MONTH = "|".join(sorted(MONTHS, key=len, reverse=True))
 _DAY = "|".join(sorted(WEEKDAYS, key=len, reverse=True))
 _NUMBER = r"\d{1,3}|" + "|".join(sorted(NUMBERS, key=len, reverse=True))
@@ -237,9 +240,9 @@ def _matches(rules: tuple[Rule, ...], text: str, today: date) -> Iterator[DateSp
         for found in pattern.finditer(text):
             try:
                 days = meaning(found, today)
-            except (OverflowError, ValueError):  # "999 years ago" is before the calendar
+            except (OverflowError, ValueError):  # before the calendar's first year
                 continue
-            if days is not None:
+            if days is not None and days[0].year >= EARLIEST:
                 yield DateSpan(found.start(), found.end(), *days)
 
 

@@ -1,0 +1,89 @@
+"""What every embedder promises, kept by the real model and by the one that remembers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memory.embedders import QUERY_TOKENS, EmbedderConfig, MiniLmEmbedder
+from memory.ports import Embedder
+from service.bench.kept_vectors import KeptVectors
+
+
+@pytest.fixture(params=["minilm", "kept"])
+async def embedder(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Embedder]:
+    made: Embedder = MiniLmEmbedder()
+    if request.param == "kept":
+        made = KeptVectors(made, tmp_path / "vectors.npz")
+    yield made
+    await made.aclose()
+
+
+async def test_a_unit_vector_for_each_text_in_order(embedder: Embedder) -> None:
+    texts = ["My dog is called Biscuit.", "", "word " * 3000, "日本語も少し", "My dog is called Biscuit."]
+    vectors = await embedder.embed(texts)
+    assert vectors.shape == (5, embedder.dimensions)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    np.testing.assert_array_equal(vectors[0], vectors[4])
+
+
+async def test_nothing_gives_no_rows(embedder: Embedder) -> None:
+    assert (await embedder.embed([])).shape == (0, embedder.dimensions)
+
+
+async def test_what_means_the_same_lies_closer_than_what_does_not(embedder: Embedder) -> None:
+    puppy, dog, tax = await embedder.embed(
+        ["The puppy is asleep", "Our little dog sleeps", "Tax returns are due in May"]
+    )
+    assert puppy @ dog > puppy @ tax + 0.3
+
+
+async def test_a_hundred_callers_at_once_share_a_few_runs() -> None:
+    async with MiniLmEmbedder() as embedder:
+        await embedder.embed(["warm"], max_tokens=QUERY_TOKENS)
+        before = embedder.runs
+        asked = [embedder.embed([f"Where did I put key number {n}?"], max_tokens=QUERY_TOKENS) for n in range(100)]
+        vectors = await asyncio.gather(*asked)
+        assert len({vector.tobytes() for vector in vectors}) == 100
+        assert embedder.runs - before <= 3
+
+
+async def test_a_repeated_text_is_not_run_again() -> None:
+    async with MiniLmEmbedder() as embedder:
+        first = await embedder.embed(["the same words"])
+        runs = embedder.runs
+        np.testing.assert_array_equal(await embedder.embed(["the same words"]), first)
+        assert embedder.runs == runs
+
+
+async def test_a_question_waits_for_no_import() -> None:
+    async with MiniLmEmbedder() as embedder:
+        await embedder.embed(["warm"])
+        bulk = asyncio.create_task(embedder.embed([f"line {n} " + "and so on " * 60 for n in range(60)]))
+        await asyncio.sleep(0)
+        await embedder.embed(["Who am I?"], max_tokens=QUERY_TOKENS)
+        assert not bulk.done()
+        await bulk
+
+
+async def test_one_caller_who_leaves_does_not_fail_the_others() -> None:
+    async with MiniLmEmbedder() as embedder:
+        leaving = asyncio.create_task(embedder.embed(["shared text"]))
+        staying = asyncio.create_task(embedder.embed(["shared text"]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert (await staying).shape == (1, 384)
+
+
+async def test_a_failing_run_fails_its_callers_and_not_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MiniLmEmbedder(EmbedderConfig(cache=0)) as embedder:
+        await embedder.embed(["fine"])
+        with monkeypatch.context() as broken:
+            broken.setattr(embedder, "_loaded", lambda: None)
+            broken.setattr(embedder._bulk, "_model", lambda: None)
+            with pytest.raises(AttributeError):
+                await embedder.embed(["not fine"])
+        assert (await embedder.embed(["fine again"])).shape == (1, 384)
