@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTEST := .venv/bin/python -m pytest
 SOURCES := service memory sessions migrations tests loadtests .ci
 
-.PHONY: help up test check format faults faults-long load env constraints clean
+.PHONY: help up test check format faults faults-long bench-recall load env constraints clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,9 +30,22 @@ format: ## Let ruff mend layout and what else it safely can
 	.venv/bin/ruff check --fix $(SOURCES)
 	.venv/bin/ruff format $(SOURCES)
 
-faults: ## Kill processes while replies stream, the short way (minutes)
+faults: ## Kill processes, cut connections and wipe Redis under load, the short way
 	@.ci/make-venv embedded,dev
-	@$(PYTEST) -n 0 -m faults
+	@$(PYTEST) -n 0 tests/faults
+
+faults-long: ## The same over and over, with a table of what was lost; options: make faults-long ARGS="--seed 7"
+	@.ci/make-venv embedded,dev
+	@.venv/bin/python -m tests.faults $(ARGS)
+
+bench-recall: ## Score recall: make bench-recall DATA=conversations.json
+	@.ci/make-venv embedded
+	@.venv/bin/python -m service bench recall --data "$(DATA)"
+
+load: ## Users that chat and check their streams: make load HOST=http://127.0.0.1:8000 USERS=20 SECONDS=60
+	@.ci/make-venv embedded,dev
+	@.venv/bin/locust -f loadtests/locustfile.py --headless --host $(or $(HOST),http://127.0.0.1:8000) \
+		-u $(or $(USERS),20) -r 5 -t $(or $(SECONDS),60)s --only-summary
 
 env: ## Print how to reach the parts of a running `make up`, for eval in a shell
 	@.venv/bin/python -m service up --print-env
