@@ -21,9 +21,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 database = typer.Typer(help="The database's schema.", no_args_is_help=True)
+keys = typer.Typer(help="API keys of servers.", no_args_is_help=True)
 memory = typer.Typer(help="What is remembered: its quality and its upkeep.", no_args_is_help=True)
 bench = typer.Typer(help="Measure this service on this machine.", no_args_is_help=True)
 app.add_typer(database, name="db")
+app.add_typer(keys, name="key")
 app.add_typer(memory, name="memory")
 app.add_typer(bench, name="bench")
 
@@ -126,6 +128,37 @@ def token(
     chosen = settings()
     roles = ("user", "operator") if operator else ("user",)
     print(_guarded(lambda: mint(chosen.auth_config, user, timedelta(days=days), roles)))
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What to call it, such as the server that will use it")],
+    issuer: Annotated[str, typer.Option(help="Names the users it speaks for; keys of one app share it")] = "",
+    scope: Annotated[list[str] | None, typer.Option(help="chat, impersonate or operator; repeatable")] = None,
+    days: Annotated[float | None, typer.Option(help="How long it is good for; without an end if not given")] = None,
+) -> None:
+    """Print a new API key as the last word; it is kept as a hash only."""
+    from service.auth.commands import create
+
+    scopes = scope or ["chat"]
+    work = create(configured(), name, issuer=issuer, scopes=scopes, days=days)
+    raise typer.Exit(_guarded(lambda: asyncio.run(work)))
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List all API keys, without their secrets."""
+    from service.auth.commands import show
+
+    raise typer.Exit(_guarded(lambda: asyncio.run(show(configured()))))
+
+
+@keys.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(help="Its id, as `rapport key list` shows it")]) -> None:
+    """Make an API key worthless, on every instance within seconds."""
+    from service.auth.commands import revoke
+
+    raise typer.Exit(_guarded(lambda: asyncio.run(revoke(configured(), key_id))))
 
 
 @app.command("age-assertion")

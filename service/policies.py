@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from memory.turns import Gate
+from service.errors import RapportError
 
 METHODS = frozenset({"document", "face_estimate", "credit_card", "bank", "app_store", "operator", "self_declared"})
 RATINGS = ("everyone", "teen", "mature")
@@ -18,8 +19,10 @@ WEAK_METHODS = frozenset({"self_declared"})
 T = TypeVar("T")
 
 
-class PolicyError(ValueError):
+class PolicyError(RapportError):
     """The file of route policies contradicts itself: the service must not start with it."""
+
+    code = "start_refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,5 +71,7 @@ class KeysUnavailableError(UnavailableError):
     code = "keys_unavailable"
 
 
-class AuthConfigurationError(Exception):
+class AuthConfigurationError(RapportError):
     """The service's keys are missing, weak, or a developer's: it must not start with them."""
+
+    code = "start_refused"

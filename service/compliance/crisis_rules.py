@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.errors import RapportError
+
 DIRECTORY = Path(__file__).parent / "crisis"
 GAP = r"(?: \w+){0,3}"
 MOST_READ = 20_000
 """Characters of a message that are looked at; longer ones are cut in the middle."""
 
 
-class RulesError(ValueError):
+class RulesError(RapportError):
     """The crisis rules can't be used: the service must not start without a protocol."""
+
+    code = "start_refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from limits import parse_many
 
+from service.limits.errors import LimitsConfigError
+
 By = Literal["user", "address"]
 Who = Literal["anybody", "anonymous", "authenticated"]
 
@@ -80,10 +82,10 @@ class LimitsConfig:
             kind, equals, text = pair.partition("=")
             kind = kind.strip()
             if not equals or kind not in windows:
-                raise ValueError(f"RATE_LIMITS knows {', '.join(sorted(windows))}, not {pair!r}")
+                raise LimitsConfigError(f"RATE_LIMITS knows {', '.join(sorted(windows))}, not {pair!r}")
             by: By = "address" if kind in {"mint", "login"} else "user"
             try:
                 windows[kind] = parse_windows(kind, text, by=by)
             except ValueError as error:
-                raise ValueError(f"RATE_LIMITS: {text.strip()!r} is not like 60/minute; 1000/day") from error
+                raise LimitsConfigError(f"RATE_LIMITS: {text.strip()!r} is not like 60/minute; 1000/day") from error
         object.__setattr__(self, "windows", windows)

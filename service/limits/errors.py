@@ -20,5 +20,11 @@ class TooManyStreamsError(RateLimitedError):
     code = "too_many_streams"
 
 
+class LimitsConfigError(RapportError):
+    """RATE_LIMITS can't be understood."""
+
+    code = "start_refused"
+
+
 class LimitsUnavailableError(UnavailableError):
     code = "limits_unavailable"
