@@ -85,10 +85,12 @@ async def rounds(setting: Setting, seed: int, factor: float) -> list[Outcome]:
         async with opened_world(Path(home), **setting.servers) as world:
             for number in range(setting.rounds):
                 drain = 20.0 if "prefix" in setting.processes else 60.0
-                plan = Plan(seed + number, faults, drain_seconds=drain)
+                plan = Plan(seed + number, faults, clients=10, words=40, drain_seconds=drain)
                 outcome = await run(world, plan, **setting.processes)
-                told = f"{setting.name}, seed {plan.seed}: {outcome.faults} faults, {outcome.verdict.acknowledged} acknowledged"
-                print(f"{time.strftime('%H:%M:%S')} {told}: {outcome.verdict.summary()}", flush=True)
+                verdict = outcome.verdict
+                told = f"{setting.name}, seed {plan.seed}: {outcome.faults} faults in {outcome.seconds:.0f} s, "
+                told += f"{verdict.acknowledged} acknowledged, {verdict.failed.total()} failed"
+                print(f"{time.strftime('%H:%M:%S')} {told}: {verdict.summary()}", flush=True)
                 outcomes.append(outcome)
     return outcomes
 

@@ -240,7 +240,7 @@ class Observer:
             except AWAY:
                 await asyncio.sleep(0.1)
         told.wrong += [f"second reader: {wrong}" for wrong in other.wrong]
-        told.second = other.bubble.text if other.bubble.ended else None
+        told.second = other.bubble.text if other.bubble.ended and not other.failure else None
 
 
 async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:

@@ -139,7 +139,8 @@ def of_book(verdict: Verdict, observer: Observer) -> None:
             verdict.failed[told.failure] += 1
         elif told.ended and told.bubble.text != told.expected:
             verdict.repeated.append(f"{name}: ended as …{told.bubble.text[-60:]!r}")
-        if told.second is not None and told.ended and told.second != told.bubble.text:
+        # of a reply that failed nothing is stored: who came later has what its log still held
+        if told.second is not None and told.ended and not told.failure and told.second != told.bubble.text:
             verdict.repeated.append(f"{name}: a second reader had …{told.second[-60:]!r}")
         verdict.rebased += told.bubble.rebased > 0
         verdict.shrunk += told.shrunk
