@@ -1,6 +1,8 @@
 """The audit finds what should not be remembered, and little of it is there."""
 
+import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -10,11 +12,13 @@ from uuid_utils.compat import uuid7
 
 from memory.audit import audit_memories, keep_report, latest_report
 from memory.facts import key_of
-from memory.learning import LearnConfig, catch_up
+from memory.learning import LearnConfig, catch_up, learn
 from memory.postgres import Database
 from memory.slots import slot_of, stored
+from memory.summaries import SummaryConfig
 from memory.transcript import ImportedMessage, append_imported
-from service.llm.config import BackendConfig
+from service.dev.model import EmbeddedModel
+from service.llm.config import BackendConfig, parse_backends
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
 from tests.memory.dev_conversations import SETS, conversations
@@ -128,4 +132,37 @@ async def test_little_junk_comes_of_real_conversations(
             f"\n  {name}: {messages} messages, {report.facts} facts, junk {report.junk} ({report.rate:.2%})\n"
         )
     assert report.facts >= 5
+    assert report.clean, report.as_json()
+
+
+@pytest.mark.model
+@pytest.mark.timeout(600)
+async def test_a_model_that_talks_nonsense_leaves_no_junk(
+    database: Database, embedded_model: EmbeddedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The smallest real model: its JSON is valid, its content is not. What it claims must not be believed."""
+    backends = Backends(parse_backends(json.dumps([embedded_model.backend()]), {}))
+    (conversation,) = conversations("locomo-dev", most=1)
+    talk = await Talk(database, conversation.id).open(companion=conversation.companion)
+    said = [ImportedMessage(uuid7(), *line) for line in conversation.lines[:12]]
+    async with database.as_user(talk.user_id) as connection:
+        await append_imported(connection, talk.user_id, talk.id, said)
+    config = LearnConfig(batch=4, lease_seconds=30, summary=SummaryConfig(every=1_000_000))
+    refused: Counter[str] = Counter()
+    claims = 0
+    for _ in range(40):
+        learnt = await learn(
+            database, BackendReasoner(backends, patience=300), talk.embedder, talk.user_id, talk.id, config
+        )
+        refused += learnt.refused
+        claims += learnt.refused.total() + learnt.facts.total()
+        if not learnt.more and learnt.status == "caught_up":
+            break
+    await backends.aclose()
+    report = await audit_memories(database)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n  {len(said)} messages, {claims} claims, {report.facts} believed; refused: {dict(refused)}\n"
+        )
+    assert claims
     assert report.clean, report.as_json()

@@ -11,13 +11,13 @@ import pytest
 import redis
 from uuid_utils.compat import uuid7
 
-from memory.learning import Learnt
+from memory.learning import LearnConfig, Learnt
 from memory.postgres import Database
-from service.jobs import DramatiqJobs, LocalJobs
+from service.jobs import DramatiqJobs, LocalJobs, make_learner
 from service.sweeper import Sweeper, SweeperConfig, read_backlog
 from service.worker.broker import NAMESPACE, BrokerConfig, open_broker
 from service.worker.tasks import QUEUE
-from tests.memory.learning_kit import Talk, opened
+from tests.memory.learning_kit import Talk, ToldReasoner, opened
 
 NOW = SweeperConfig(grace=0, again=10)
 
@@ -147,3 +147,18 @@ async def test_the_local_learner_sweeps_up_what_an_earlier_process_left(database
     jobs.sweep_with(Sweeper(database, jobs.wake_learner, SweeperConfig(interval=0.05, grace=0)))
     assert await asyncio.wait_for(seen.get(), 5) == talk.id
     await jobs.aclose()
+
+
+async def test_what_is_said_on_a_route_is_read_by_its_own_models(database: Database) -> None:
+    asked: list[str] = []
+
+    def on(route: str) -> ToldReasoner:
+        asked.append(route)
+        return ToldReasoner('{"facts": []}')
+
+    for name, route in (("ana", "mature"), ("bob", "general")):
+        talk = await Talk(database, name).open(route=route)
+        await talk.say("hello")
+        learner = make_learner(database, talk.embedder, on, LearnConfig())
+        assert (await learner(talk.user_id, talk.id)).status == "learnt"
+    assert asked == ["mature", "general"]
