@@ -1,14 +1,23 @@
 """The servers that the other tests stand on."""
 
 import asyncio
+import json
+import os
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 import redis
 
 from tests.fixtures.loopback import OutsideWorldError
 from tests.fixtures.servers import Servers
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -56,3 +65,30 @@ def test_nothing_leaves_this_machine() -> None:
         outside.connect(("192.0.2.1", 80))
     with pytest.raises(OutsideWorldError):
         socket.getaddrinfo("example.org", 80)
+
+
+def test_the_servers_end_with_a_killed_run(tmp_path: Path) -> None:
+    """The controller is killed, as by a cancelled CI job; its workers, the owner and both servers go, files and all."""
+    probe = ROOT / "tests" / "service" / "dev" / "run_that_is_killed.py"
+    told = tmp_path / "told.json"
+    argv = [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", str(probe)]
+    run = subprocess.Popen(
+        argv, cwd=ROOT, env={**os.environ, "TELL": str(told)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not told.exists():
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        run.kill()
+        run.wait()
+    facts = json.loads(told.read_text())
+    processes = [psutil.Process(pid) for pid in facts["pids"] if psutil.pid_exists(pid)]
+    deadline = time.monotonic() + 20
+    while [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] or Path(
+        facts["root"]
+    ).exists():
+        assert time.monotonic() < deadline, f"still there: {processes}, {facts['root']}"
+        time.sleep(0.1)
