@@ -136,11 +136,19 @@ async def test_redis_hung(world: World, user: User) -> None:
     assert answers[-1].accepted["resumable"] is False
     slowest = max(answer.seconds for answer in answers)
     stall = max((held for held, _ in world.stalls()), default=0.0)
-    print(
-        f"\nRedis hung: the slowest of 4 turns took {slowest:.2f} s, the longest stall of the event loop {stall:.3f} s"
-    )
-    assert stall < STALL_SECONDS
+    told = f"the slowest of 4 turns took {slowest:.2f} s, the event loop was held up for {stall:.3f} s at most"
+    print(f"\nRedis hung: {told} ({usual:.3f} s before)")
+    assert stall < max(STALL_SECONDS, 2 * usual)
     await user.recovered()
+
+
+async def longest_stall(world: World, user: User) -> float:
+    """What this machine does to an event loop by itself, in four turns."""
+    (world.home / "tally").write_text("")
+    for _ in range(4):
+        await user.say()
+    user.said = 0
+    return max((held for held, _ in world.stalls()), default=0.0)
 
 
 async def test_redis_wiped_under_a_reply(world: World, user: User) -> None:
