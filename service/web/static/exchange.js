@@ -19,6 +19,7 @@ export class Exchange {
     Object.assign(this, { conversationId, thread, said, reply, message, inPlaceOf, turnId, open, hooks });
     this.reader = new Reader();
     this.stopped = false;
+    this.told = new Set(); // notices by id: a reply that starts again tells nothing twice
     this.follower = new TurnFollower({
       conversationId: this.conversationId,
       turnId: this.turnId,
@@ -70,6 +71,12 @@ export class Exchange {
   }
 
   notice(data) {
+    if (data.kind === "queue") {
+      this.reply.wait(data.text); // a place in a queue is news for a moment only
+      return;
+    }
+    if (this.told.has(data.id)) return;
+    this.told.add(data.id ?? data.text);
     this.thread.addBeside(noticeElement(data.kind, data.text), this.reply);
     announce(data.text);
   }

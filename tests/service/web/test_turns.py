@@ -305,11 +305,13 @@ async def test_notices_stand_in_the_talk(page: Page, service: ScriptedService) -
     service.on_send(
         stream(
             accepted(),
-            ("1-1", "notice", {"kind": "ai_disclosure", "text": "I am a program."}),
+            ("1-1", "notice", {"kind": "ai_disclosure", "text": "I am a program.", "id": "ai_disclosure first"}),
             ("1-2", "notice", {"kind": "crisis_referral", "text": "Call 988.\nNow."}),
             ("1-3", "an.event.of.tomorrow", {"x": 1}),
-            delta("1-4", "Hello."),
-            completed("1-5"),
+            ("1-4", "notice", {"kind": "queue", "text": "You are next.", "id": "queue 1"}),
+            ("2-0", "notice", {"kind": "ai_disclosure", "text": "I am a program.", "id": "ai_disclosure first"}),
+            delta("2-1", "Hello."),
+            completed("2-2"),
         )
     )
     await page.goto(BASE)
