@@ -61,11 +61,21 @@ class Setting:
     processes: dict[str, Any] = field(default_factory=dict)
 
 
+INSIDE_ROUNDS = Setting(
+    "replies written by the API", 2, {**INSIDE, **SERVERS, **NETWORK, **UPSTREAM}, processes={"apis": 3}
+)
+OUTSIDE_ROUNDS = Setting(
+    "replies written by runners", 1, {**OUTSIDE, **SERVERS, **NETWORK, **UPSTREAM}, processes={"runners": 2}
+)
 SETTINGS = (
-    Setting("replies written by the API", 6, {**INSIDE, **SERVERS, **NETWORK, **UPSTREAM}, processes={"apis": 3}),
-    Setting("replies written by runners", 3, {**OUTSIDE, **SERVERS, **NETWORK, **UPSTREAM}, processes={"runners": 2}),
+    INSIDE_ROUNDS,
+    OUTSIDE_ROUNDS,
     Setting("one clock jumps", 1, {"jump clock": 30, "kill api": 15, "kill worker": 5}, {"clock": True}),
     Setting("the disk runs full", 1, {"fill disk": 15, "kill api": 10, "kill worker": 5}, {"disk": True}),
+    INSIDE_ROUNDS,
+    OUTSIDE_ROUNDS,
+    INSIDE_ROUNDS,
+    OUTSIDE_ROUNDS,
 )
 NAIVE = (
     Setting("naive path, kills only", 1, KILLS, processes={"prefix": "naive-", "workers": 2}),
@@ -78,12 +88,15 @@ NAIVE = (
 )
 
 
-async def rounds(setting: Setting, seed: int, factor: float) -> list[Outcome]:
-    outcomes = []
+async def rounds(setting: Setting, seed: int, factor: float, end: float) -> list[Outcome]:
+    """All rounds of a setting that can begin before `end`."""
+    outcomes: list[Outcome] = []
     faults = {name: max(1, round(count * factor)) for name, count in setting.faults.items()}
     with TemporaryDirectory(prefix="rapport-faults-") as home:
         async with opened_world(Path(home), **setting.servers) as world:
             for number in range(setting.rounds):
+                if time.monotonic() > end:
+                    break
                 drain = 20.0 if "prefix" in setting.processes else 60.0
                 plan = Plan(seed + number, faults, clients=10, words=40, drain_seconds=drain)
                 outcome = await run(world, plan, **setting.processes)
@@ -100,17 +113,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--factor", type=float, default=1.0, help="times the usual number of faults of each kind")
     parser.add_argument("--naive", action="store_true", help="run the naive path too, for comparison")
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no round after so many minutes")
     parser.add_argument("--only", default="", help="the settings whose name holds this")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    ours: list[Outcome] = []
+    end = time.monotonic() + options.minutes * 60
+    found: dict[str, list[Outcome]] = {}
     figures: dict[str, Any] = {}
     for setting in (*SETTINGS, *(NAIVE if options.naive else ())):
-        if options.only in setting.name:
-            found = asyncio.run(rounds(setting, options.seed, options.factor))
-            figures[setting.name] = summed(found)
-            ours += found if setting in SETTINGS else []
+        if options.only in setting.name and (time.monotonic() < end or setting in NAIVE):
+            longest = end if setting in SETTINGS else float("inf")
+            begun = options.seed + len(found.get(setting.name, ()))
+            outcomes = asyncio.run(rounds(setting, begun, options.factor, longest))
+            found.setdefault(setting.name, []).extend(outcomes)
+            figures[setting.name] = summed(found[setting.name])
+            if options.json:
+                options.json.write_text(json.dumps(figures, indent=1))
+    rapport = {setting.name for setting in SETTINGS}
+    ours = [outcome for name, outcomes in found.items() if name in rapport for outcome in outcomes]
     print(f"\n{HEAD}")
     for name, found_figures in figures.items():
         print(row(name, found_figures))
