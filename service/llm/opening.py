@@ -44,7 +44,7 @@ async def open_at(provider: Provider, call: Call, wait: float, learner: Learner 
             if limit is not None:
                 raise
             provider.heed(error.limit)
-            limit = min(error.limit or provider.context() // 2, provider.context() * 3 // 4)
+            limit = min(error.limit or provider.context() // 2, provider.context())
         except ModelNotFoundError:
             if provider.config.model or not provider.forget_model():
                 raise

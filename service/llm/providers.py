@@ -145,11 +145,13 @@ class Provider:
         return self.scripted or self.capabilities.prefill in {"continues", "doubles"}
 
     def target(self, model: str, *, limit: int | None = None) -> Target:
-        """Return what a prompt's builder must know; `limit` is what the server said of its context when it refused."""
-        context = min(limit or self.context(), self.context()) if limit else self.context()
+        """Return what a prompt's builder must know; `limit` is the context that a refused prompt did not fit."""
+        context = min(limit or self.context(), self.context())
         reply = min(self.config.max_reply_tokens, context // 2)
         longest = max(64, context - reply - MARGIN)
         prompt = min(longest, self.config.max_prompt_tokens or longest)
+        if limit is not None:  # counting was off, or the context was: this time with room to spare
+            longest, prompt = longest * 3 // 4, prompt * 3 // 4
         return Target(self.name, model, self.scripted, prompt, reply, self.counter(model).count, longest)
 
     def cost(self, usage: Usage) -> float:

@@ -115,7 +115,7 @@ def test_a_conversation_goes_on_when_its_backend_is_changed(
     serving: Callable[..., LiveService], misbehaving: Misbehaving, tmp_path: Path
 ) -> None:
     file = tmp_path / "backends.json"
-    with person(serving(odd(misbehaving, "slow"), file=file)) as client, ThreadPoolExecutor(1) as pool:
+    with person(serving(odd(misbehaving, "slow", continues=False), file=file)) as client, ThreadPoolExecutor(1) as pool:
         path = f"/v1/conversations/{client.post('/v1/conversations', json={}).json()['id']}"
         running = pool.submit(say, client, "Hello", path)
         while not misbehaving.state()["counts"]:
