@@ -108,7 +108,7 @@ def _common(first: str, second: str) -> int:
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _NUMBER_WORDS = {
-    "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
     "ten": "10", "eleven": "11", "twelve": "12", "zwei": "2", "drei": "3", "vier": "4", "fünf": "5", "dos": "2", "tres": "3",
     "cuatro": "4", "cinco": "5", "deux": "2", "trois": "3", "quatre": "4", "cinq": "5", "два": "2", "две": "2", "три": "3",
 }  # fmt: skip

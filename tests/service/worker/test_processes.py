@@ -17,26 +17,29 @@ CHECKOUT = Path(__file__).parents[3]
 
 
 @asynccontextmanager
-async def process(name: str, home: Path, environment: dict[str, str]) -> AsyncIterator[subprocess.Popen[bytes]]:
+async def process(name: str, home: Path, environment: dict[str, str]) -> AsyncIterator[None]:
+    """Run a command of ours; at the end it has to leave by itself, and in peace, when told to."""
     log = home / f"{name}.log"
     with log.open("wb") as file:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "service", name],
+        started = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "service",
+            name,
             env={**os.environ, **environment, "RAPPORT_HOME": str(home)},
             cwd=CHECKOUT,
             stdout=file,
             stderr=file,
         )
     try:
-        yield started
+        yield
         started.send_signal(signal.SIGTERM)
-        status = await asyncio.to_thread(started.wait, 30)
-        assert status == 0, log.read_text()
+        assert await asyncio.wait_for(started.wait(), 30) == 0, log.read_text()
     finally:
-        if started.poll() is None:
+        if started.returncode is None:
             started.kill()
-            started.wait()
-        print(log.read_text())
+            await started.wait()
+        sys.stdout.write(log.read_text())
 
 
 @pytest.fixture
