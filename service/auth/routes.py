@@ -9,6 +9,7 @@ from service.auth.api_keys import PREFIX
 from service.auth.dependencies import COOKIE, Caller, authenticator_of, bearer_of, check_same_site
 from service.auth.errors import AuthenticationError, TokenMalformedError
 from service.auth.principal import Principal
+from service.auth.problems import problems
 from service.auth.schemas import Session, SessionRequest
 from service.errors import TooLargeError
 from service.limits import Limits, address_of
@@ -33,12 +34,22 @@ def _session(response: Response, principal: Principal) -> Session:
     )
 
 
-@router.get("", summary="Who am I")
+@router.get("", summary="Who am I", responses=problems())
 async def read_session(caller: Caller, response: Response) -> Session:
     return _session(response, caller)
 
 
-@router.post("", summary="Sign the page in, or begin an anonymous session")
+@router.post(
+    "",
+    summary="Sign the page in, or begin an anonymous session",
+    responses=problems(
+        {
+            403: "`cross_site_request` or `anonymous_disabled`",
+            413: "`token_too_large`: send it as a bearer token instead",
+            422: "`invalid_request`: `errors` names the fields",
+        }
+    ),
+)
 async def open_session(
     request: Request, response: Response, body: Annotated[SessionRequest | None, Body()] = None
 ) -> Session:
@@ -83,7 +94,7 @@ async def _known_cookie(request: Request) -> Principal | None:
         return None
 
 
-@router.delete("", status_code=204, summary="Sign out")
+@router.delete("", status_code=204, summary="Sign out", responses=problems({403: "`cross_site_request`"}))
 async def close_session(request: Request) -> Response:
     """Clears the cookie and takes its token back, everywhere within seconds. Signing out twice is fine."""
     token = bearer_of(request.headers)

@@ -9,8 +9,13 @@ from memory.postgres import Database
 from memory.transcript import set_lock
 from service.auth.dependencies import Operator
 from service.auth.principal import derive_user_id
+from service.auth.problems import problems
 from service.compliance.schemas import LockIn, LockOut, SubjectLockIn
 from sessions.store import LiveState
+
+PROBLEMS = problems(
+    {403: "`operator_only`", 404: "`conversation_not_found`", 422: "`invalid_request`: `errors` names the fields"}
+)
 
 router = APIRouter(prefix="/v1/operator/locks", tags=["operator"])
 
@@ -34,11 +39,11 @@ class Locksmith:
 AtLock = Annotated[Locksmith, Depends(Locksmith)]
 
 
-@router.post("", summary="Lock a user's conversation")
+@router.post("", summary="Lock a user's conversation", responses=PROBLEMS)
 async def lock(_operator: Operator, locksmith: AtLock, body: LockIn) -> LockOut:
     return await locksmith.set(body, body.reason)
 
 
-@router.post("/release", summary="Unlock it, whoever locked it")
+@router.post("/release", summary="Unlock it, whoever locked it", responses=PROBLEMS)
 async def release(_operator: Operator, locksmith: AtLock, body: SubjectLockIn) -> LockOut:
     return await locksmith.set(body, None)

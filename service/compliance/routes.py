@@ -23,7 +23,7 @@ from memory.postgres import Database
 from memory.transcript import Owner
 from service.auth.dependencies import Caller, Operator
 from service.auth.principal import Principal, derive_user_id
-from service.auth.tokens import is_name
+from service.auth.problems import problems
 from service.compliance import locks, safety
 from service.compliance.assertions import AgeAssertions
 from service.compliance.errors import (
@@ -48,6 +48,15 @@ from service.policies import AssuranceLevel, Policies
 
 age = APIRouter(tags=["age"])
 
+
+AGE_PROBLEMS = problems(
+    {
+        403: "`operator_only`, `age_assertion_not_yours`, `age_method_not_accepted`, `below_minimum_age` or"
+        " `age_assurance_disabled`",
+        409: "`age_assertion_replayed` or `birth_date_fixed`",
+        422: "`age_assertion_invalid`, `age_assertion_stale`, `unknown_level` or `invalid_request`",
+    }
+)
 
 SELF_DECLARED, OPERATOR = "self_declared", "operator"
 
@@ -119,12 +128,16 @@ def _out(assurance: Assurance) -> AssuranceOut:
 AtDesk = Annotated[Desk, Depends(Desk)]
 
 
-@age.get("/v1/age-assurance", summary="What the caller's age opens")
+@age.get("/v1/age-assurance", summary="What the caller's age opens", responses=problems())
 async def read_state(caller: Caller, desk: AtDesk) -> AgeStateOut:
     return await desk.state(caller)
 
 
-@age.post("/v1/age-assurance", summary="Hand in what your backend asserts")
+@age.post(
+    "/v1/age-assurance",
+    summary="Hand in what your backend asserts",
+    responses=AGE_PROBLEMS,
+)
 async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOut:
     """The assertion is a JWT signed by your backend's key (AGE_JWKS), audience `rapport/age`, at most ten minutes old.
 
@@ -153,7 +166,7 @@ async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOu
     return await desk.state(caller)
 
 
-@age.post("/v1/age-assurance/self-declaration", summary="Say when you were born")
+@age.post("/v1/age-assurance/self-declaration", summary="Say when you were born", responses=AGE_PROBLEMS)
 async def declare(caller: Caller, desk: AtDesk, body: DeclarationIn) -> AgeStateOut:
     """Opens only levels whose policy names the method `self_declared`. The date can't be edited afterwards."""
     await desk.limit(caller)
@@ -186,12 +199,15 @@ async def declare(caller: Caller, desk: AtDesk, body: DeclarationIn) -> AgeState
 
 
 def _owner(body: SubjectIn) -> Owner:
-    if not is_name(body.issuer) or not is_name(body.subject):
-        raise InvalidRequestError("issuer and subject: no control characters.")
     return Owner(derive_user_id(body.issuer, body.subject), body.issuer, body.subject)
 
 
-@age.post("/v1/operator/age-assurances", summary="Decide that a user has proved their age", status_code=201)
+@age.post(
+    "/v1/operator/age-assurances",
+    summary="Decide that a user has proved their age",
+    status_code=201,
+    responses=AGE_PROBLEMS,
+)
 async def decide(operator: Operator, desk: AtDesk, body: DecisionIn) -> AssuranceOut:
     minimum_age, days = desk.level_days(body.level, OPERATOR)
     now = datetime.now(UTC)
@@ -210,7 +226,7 @@ async def decide(operator: Operator, desk: AtDesk, body: DecisionIn) -> Assuranc
     return _out(verdict.assurance)
 
 
-@age.post("/v1/operator/age-assurances/revoke", summary="Take a user's age assurance back")
+@age.post("/v1/operator/age-assurances/revoke", summary="Take a user's age assurance back", responses=AGE_PROBLEMS)
 async def revoke(_operator: Operator, desk: AtDesk, body: RevocationIn) -> RevokedOut:
     """Replies that are being written on the routes it opened stop, on every instance."""
     if body.level is not None and body.level not in desk.policies.levels:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 
 from memory.postgres import Database
 from service.auth.dependencies import Operator
+from service.auth.problems import problems
 from service.compliance.duty import Duty, yearly_report
 from service.compliance.schemas import CountOut, ProtocolOut, ReportOut, ResourceOut, SafetyOut
 
@@ -34,7 +35,11 @@ async def read_protocol(request: Request) -> SafetyOut:
     )
 
 
-@router.get("/v1/operator/reports/duty-of-care", summary="How often users were told what the law asks")
+@router.get(
+    "/v1/operator/reports/duty-of-care",
+    summary="How often users were told what the law asks",
+    responses=problems({403: "`operator_only`", 422: "`invalid_request`: `errors` names the fields"}),
+)
 async def read_report(
     _operator: Operator, request: Request, year: Annotated[int, Query(ge=2025, le=2100)]
 ) -> ReportOut:

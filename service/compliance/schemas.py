@@ -1,11 +1,21 @@
 """What the age routes take and give."""
 
 from datetime import date, datetime
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from service.auth.tokens import MAX_NAME, MAX_TOKEN
+from service.auth.tokens import MAX_NAME, MAX_TOKEN, is_name
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError("control characters and halves of characters can't be stored")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class AssertionIn(BaseModel):
@@ -29,8 +39,8 @@ class SubjectIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    issuer: str = Field(min_length=1, max_length=MAX_NAME)
-    subject: str = Field(min_length=1, max_length=MAX_NAME)
+    issuer: Name = Field(min_length=1, max_length=MAX_NAME)
+    subject: Name = Field(min_length=1, max_length=MAX_NAME)
 
 
 class SubjectLockIn(SubjectIn):
@@ -38,7 +48,7 @@ class SubjectLockIn(SubjectIn):
 
 
 class LockIn(SubjectLockIn):
-    reason: str = Field("operator", min_length=1, max_length=200, pattern=r"^[^\x00]*$", examples=["moderation"])
+    reason: Name = Field("operator", min_length=1, max_length=200, examples=["moderation"])
 
 
 class LockOut(BaseModel):

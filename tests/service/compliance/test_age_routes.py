@@ -212,3 +212,14 @@ async def test_the_protocol_is_public_and_the_report_is_for_operators(instances:
     report = await alice.client.get(path, headers=operator.headers)
     assert report.json() == {"year": 2026, "totals": {}, "months": []}
     assert (await alice.client.get(path.replace("2026", "x"), headers=operator.headers)).status_code == 422
+
+
+@pytest.mark.parametrize("subject", ["a\0b", "\ud800", "", "x" * 256, 7, None, ["alice"]])
+async def test_a_subject_that_is_no_name_is_refused_before_it_is_looked_for(instances: Instances, subject: Any) -> None:
+    operator = instances.person(instances.instance(), "root", ("user", "operator"))
+    body = json.dumps({"issuer": "rapport", "subject": subject, "level": "mature"})
+    for path in ("/v1/operator/age-assurances", "/v1/operator/age-assurances/revoke"):
+        answer = await operator.client.post(
+            path, content=body, headers={**operator.headers, "Content-Type": "application/json"}
+        )
+        assert answer.status_code == 422
