@@ -19,7 +19,7 @@ from tests.faults.verdict import drain
 from tests.faults.world import World, free_port, opened_world
 from tests.streams import Bubble
 
-pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 WORDS = 12
 RECOVERY_SECONDS = 30.0

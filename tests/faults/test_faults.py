@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.faults.run import Outcome, Plan, run
 from tests.faults.world import World, opened_world
 
-pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 
 SEED = 20261122
 SHORT = {
