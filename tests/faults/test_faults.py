@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,10 +76,9 @@ SWITCHES = {
 async def test_the_harness_goes_red_without(world: World, switch: str) -> None:
     faults, seen = SWITCHES[switch]
     # in one conversation a new message comes while the last one is being learnt from; in many, a lost wake-up stays lost
-    conversations = 1 if switch == "watermark" else 4
-    plan = Plan(
-        SEED, faults, words=15, restless=0.6, pause=(0.1, 0.3), drain_seconds=6.0, conversations=conversations, least=30
-    )
+    conversations, least = (1, 30) if switch == "watermark" else (4, 0)
+    plan = Plan(SEED, faults, words=15, restless=0.6, pause=(0.1, 0.3), drain_seconds=6.0)
+    plan = replace(plan, conversations=conversations, least=least)
     outcome = await run(world, plan, switch=switch, workers=2)
     tell(outcome)
     assert not outcome.short_of_plan
