@@ -214,7 +214,7 @@ async def test_the_protocol_is_public_and_the_report_is_for_operators(instances:
     assert (await alice.client.get(path.replace("2026", "x"), headers=operator.headers)).status_code == 422
 
 
-@pytest.mark.parametrize("subject", ["a\0b", "\ud800", "", "x" * 256, 7, None, ["alice"]])
+@pytest.mark.parametrize("subject", ["a\0b", "a\x1bb", "", "x" * 256, 7, None, ["alice"]])
 async def test_a_subject_that_is_no_name_is_refused_before_it_is_looked_for(instances: Instances, subject: Any) -> None:
     operator = instances.person(instances.instance(), "root", ("user", "operator"))
     body = json.dumps({"issuer": "rapport", "subject": subject, "level": "mature"})
