@@ -80,8 +80,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         limits = _closing(stack, Limits(settings.limits_config))
         jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
         await _check(settings, database, stack)
-        policies = load_policies(settings.routes_file)
-        duty = Duty(settings.duty_config)
+        policies, duty = load_policies(settings.routes_file), Duty(settings.duty_config)
         leases = LeaseKeeper(database, settings.lease_seconds)
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
         chat = ChatEngine(

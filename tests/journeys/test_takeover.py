@@ -16,9 +16,11 @@ KILLS = 6
 
 def follow(service: LiveService, process: Process, turn: str, bubble: Bubble) -> None:
     headers = service.headers("ana")
-    with httpx.Client(base_url=process.url, headers=headers, timeout=30) as client:
-        with client.stream("GET", f"{turn}/stream", headers={"Last-Event-ID": bubble.last or ""}) as response:
-            read(response, bubble)
+    with (
+        httpx.Client(base_url=process.url, headers=headers, timeout=30) as client,
+        client.stream("GET", f"{turn}/stream", headers={"Last-Event-ID": bubble.last or ""}) as response,
+    ):
+        read(response, bubble)
 
 
 @pytest.mark.faults
