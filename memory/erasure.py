@@ -25,6 +25,10 @@ MARK = "[forgotten]"
 """Stands in a message where its words were."""
 
 
+PATIENCE = 120.0
+"""Seconds for one statement: a user may have many rows, and a stopped process may hold some of them for a while."""
+
+
 @dataclass(slots=True)
 class Erasure:
     """What an erasure did here, and what its caller still has to do outside of PostgreSQL."""
@@ -85,7 +89,7 @@ SELECT id FROM chain
 
 
 async def _lock(connection: Connection, user_id: UUID) -> None:
-    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id, timeout=PATIENCE)
 
 
 async def _spans_of(connection: Connection, user_id: UUID, facts: Sequence[UUID]) -> dict[UUID, list[str]]:
@@ -277,6 +281,7 @@ async def forget_all(connection: Connection, user_id: UUID, *, keep_conversation
     rows = await connection.fetch(
         "SELECT id, active_turn FROM conversations WHERE user_id = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE",
         user_id,
+        timeout=PATIENCE,
     )
     erasure.conversations = {row["id"] for row in rows}
     erasure.running = any(row["active_turn"] is not None for row in rows)
@@ -332,11 +337,13 @@ KEPT = ("users", "erasures")
 
 async def erase_user(connection: Connection, user_id: UUID) -> Erasure:
     """Erase every row of the user in every table. A learner or a writer that comes late finds nothing to write to."""
-    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", user_id)
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", user_id, timeout=PATIENCE)
     erasure = Erasure("account")
     erasure.conversations = {
         row["id"]
-        for row in await connection.fetch("SELECT id FROM conversations WHERE user_id = $1 FOR UPDATE", user_id)
+        for row in await connection.fetch(
+            "SELECT id FROM conversations WHERE user_id = $1 FOR UPDATE", user_id, timeout=PATIENCE
+        )
     }
     erasure.turns = await _logged_turns(connection, user_id)
     erasure.running = bool(
@@ -382,7 +389,7 @@ async def forget_corrected(connection: Connection, user_id: UUID, fact_id: UUID)
 
 
 async def _execute(connection: Connection, statement: str, *arguments: object) -> int:
-    return _number(await connection.execute(statement, *arguments))
+    return _number(await connection.execute(statement, *arguments, timeout=PATIENCE))
 
 
 def _number(tag: str) -> int:

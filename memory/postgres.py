@@ -131,6 +131,8 @@ class Database:
                     server_settings={
                         "application_name": "rapport",
                         "jit": "off",
+                        # a process that was stopped in the middle of a transaction must not hold its rows for ever
+                        "idle_in_transaction_session_timeout": "10s",
                         # a search of the vector index goes on until it has enough rows of this user
                         "hnsw.iterative_scan": "relaxed_order",
                         "hnsw.ef_search": "80",
