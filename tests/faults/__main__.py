@@ -97,7 +97,7 @@ async def rounds(setting: Setting, seed: int, factor: float, end: float) -> list
             for number in range(setting.rounds):
                 if time.monotonic() > end:
                     break
-                drain = 20.0 if "prefix" in setting.processes else 60.0
+                drain = 20.0 if "prefix" in setting.processes else 300.0
                 plan = Plan(seed + number, faults, clients=10, words=40, drain_seconds=drain)
                 outcome = await run(world, plan, **setting.processes)
                 verdict = outcome.verdict
