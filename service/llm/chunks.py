@@ -80,6 +80,11 @@ class ReplyAssembler:
         self.done = True
         return delta
 
+    @property
+    def opens_thinking(self) -> bool:
+        """The reply began inside a thought that nobody had opened."""
+        return self._thoughts.unopened
+
     def rest(self) -> Delta | None:
         """Return what was held back until the reply's end was known."""
         said, thought = self._thoughts.close()

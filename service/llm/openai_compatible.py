@@ -76,10 +76,11 @@ class OpenAICompatibleBackend:
         loop = asyncio.get_running_loop()
         started = loop.time()
         async with self._asked(request, model) as response:
+            opens_thinking = self.dialect(model).opens_thinking and not request.prefix
             assembler = ReplyAssembler(
                 self.name,
                 prefix=request.prefix,
-                opens_thinking=self.dialect(model).opens_thinking,
+                opens_thinking=opens_thinking,
                 guarded=guarded,
             )
             with Watchdog(response, started + timeouts.first_token) as watchdog:
@@ -95,6 +96,8 @@ class OpenAICompatibleBackend:
                 yield rest
             if assembler.reasoned:
                 self.reasoning[model] = assembler.reasoned
+            if assembler.opens_thinking or (opens_thinking and not assembler.spoke):
+                self.use_dialect(model, replace(self.dialect(model), opens_thinking=assembler.opens_thinking))
             if not assembler.spoke:
                 why = assembler.finish_reason or "no finish reason"
                 raise EmptyReplyError(

@@ -88,6 +88,13 @@ async def think_tags_split(call: Call) -> web.StreamResponse:
     return await call.finish(response)
 
 
+@quirk("think-never-opened", "DeepSeek-R1 templates: only the closing tag is ever sent")
+async def think_never_opened(call: Call) -> web.StreamResponse:
+    response = await call.open()
+    await call.words(response, "Let me think.</think>\n\n" + call.reply())
+    return await call.finish(response)
+
+
 @quirk("think-never-closed", "a length limit reached while thinking")
 async def think_never_closed(call: Call) -> web.StreamResponse:
     response = await call.open()

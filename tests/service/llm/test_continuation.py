@@ -95,6 +95,7 @@ def test_thoughts_are_split_alike_however_they_arrive(parts: list[str], cuts: li
         ("Hello <b>you</b> [1]", "Hello <b>you</b> [1]", ""),
         ("a < b and <thin air", "a < b and <thin air", ""),
         ("<think>never closed", "", "never closed"),
+        ("<think>one</think>Hello<think>two</think>you", "Helloyou", "onetwo"),
     ],
 )
 def test_tags_are_found_and_other_brackets_left(text: str, said: str, thought: str) -> None:

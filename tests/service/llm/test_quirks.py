@@ -214,6 +214,17 @@ async def test_reasoning_is_kept_apart_from_the_reply(quirk: str, backend_for: M
     assert last.finish_reason == "stop"
 
 
+async def test_a_thought_that_nobody_opened_is_known_from_the_second_reply_on(backend_for: MakeBackend) -> None:
+    backend = backend_for("think-never-opened")
+    first, _, _ = await read(backend.stream(HELLO))
+    assert first.endswith(REPLY)
+    assert backend.dialect("think-never-opened").opens_thinking
+    assert (await read(backend.stream(HELLO)))[:2] == (REPLY, "Let me think.")
+    backend.use_dialect("normal", replace(backend.dialect("normal"), opens_thinking=True))
+    assert (await read_until_error(backend.stream(replace(HELLO, model="normal"))))[1] is not None
+    assert (await read(backend.stream(replace(HELLO, model="normal"))))[0] == REPLY
+
+
 @pytest.mark.parametrize("quirk", ["slow-first-byte", "slow-first-token", "pings-only"])
 async def test_no_first_token_in_time_is_a_timeout(quirk: str, backend_for: MakeBackend) -> None:
     started = asyncio.get_running_loop().time()
