@@ -1,11 +1,12 @@
 """Parts that must keep running: how each is started, watched, started again, ended."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,17 +26,29 @@ class Program:
     name: str
     log: Path
     env: Mapping[str, str]
-    stop_steps: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 15.0),)
+    patience: float = 10.0
+    """Seconds to end in after SIGTERM."""
     module: str = "service"
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _asked: bool = field(default=False, init=False)
 
     def start(self) -> None:
         argv = (sys.executable, "-m", self.module, self.name)
         self.process = children.spawn(children.Command(argv, self.log, env={**os.environ, **self.env}, cwd=CODE))
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM, once: a second one means hurry to most servers."""
+        if self.process is not None and not self._asked and self.process.poll() is None:
+            self._asked = True
+            self.process.terminate()
+
     def stop(self) -> None:
+        """Ask if nobody did yet, wait for `patience`, and then wait no longer."""
+        self.ask_to_stop()
         if self.process is not None:
-            children.end(self.process, self.stop_steps)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(self.patience)
+            children.end(self.process, ())
             self.process = None
 
 

@@ -28,6 +28,8 @@ from service.settings import Settings, default_home
 
 API_READY_SECONDS = 120.0
 MODEL_READY_SECONDS = 300.0
+WORKER_SECONDS = 3.0
+"""What a worker leaves undone is done again, once."""
 DRAIN_SECONDS = 5.0
 """Unless DRAIN_SECONDS says otherwise: what isn't finished by then, the next start goes on with."""
 SCRIPTED = [{"name": "scripted", "kind": "scripted"}]
@@ -90,6 +92,8 @@ class Supervisor:
     def stop(self) -> None:
         """The API first, so that replies in progress can still be kept; the servers last."""
         self._watched.clear()
+        for program in reversed(self._programs):
+            program.ask_to_stop()  # all at once: each takes its time
         while self._ends:
             self._ends.pop()()
         if self._home is not None:
@@ -178,15 +182,13 @@ class Supervisor:
     def _start_programs(self) -> None:
         seconds = self.settings.drain_seconds if "drain_seconds" in self.settings.model_fields_set else DRAIN_SECONDS
         self.environment["DRAIN_SECONDS"] = str(seconds)
-        drain = ((signal.SIGTERM, seconds + 5.0),)
         names = {"scheduler": "Scheduler", "worker": "Worker", "serve": "API"}
         if not self.settings.redis_enabled:
             names = {"serve": "API"}  # one process, without a queue
         for name, title in names.items():
             log = self.settings.home.absolute() / "logs" / f"{name}.log"
-            program = Program(
-                name, log, self.environment, drain if name == "serve" else ((signal.SIGTERM, 3.0),), self.module
-            )
+            patience = seconds + 5.0 if name == "serve" else WORKER_SECONDS
+            program = Program(name, log, self.environment, patience, self.module)
             program.start()
             self._programs.append(program)
             self._ends.append(program.stop)
