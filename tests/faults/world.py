@@ -27,6 +27,7 @@ import redis.asyncio
 from service import migrate
 from service.auth.config import AuthConfig
 from service.auth.local_keys import AGE, SESSION, ensure_key, mint
+from service.dev.errors import EmbeddedError
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.valkey import EmbeddedValkey
 from tests.faults.proxy import Hop
@@ -35,6 +36,7 @@ CHECKOUT = Path(__file__).parents[2]
 LEASE_SECONDS = 1.5
 DISK_MB = 320
 READY_SECONDS = 60.0
+RESTART_SECONDS = 60.0
 APIS, WORKERS = 2, 1
 
 
@@ -250,14 +252,27 @@ class World:
     async def kill_postmaster(self) -> None:
         async with self._servers:
             self.postgres.kill()
-            await asyncio.to_thread(self.postgres.start)
+            await self._restart(self.postgres)
+
+    async def _restart(self, server: EmbeddedPostgres | EmbeddedValkey) -> None:
+        """Until it is up: a killed postmaster's children take a moment to notice, and keep its memory for as long."""
+        deadline = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                await asyncio.to_thread(server.restart)
+            except EmbeddedError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                return
 
     async def revive_servers(self) -> None:
         """Start whichever server has ended by itself."""
         async with self._servers:
             for server in (self.postgres, self.valkey):
                 if server.process is not None and server.process.poll() is not None:
-                    await asyncio.to_thread(server.restart)
+                    await self._restart(server)
 
     def kill_backend(self, chance: random.Random) -> bool:
         """Kill one connection's process: PostgreSQL then ends all others and recovers from its log."""
