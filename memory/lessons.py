@@ -18,6 +18,10 @@ from memory.postgres import Connection, Database
 log = structlog.get_logger(__name__)
 
 
+LONGEST_RETRY = 60.0
+"""Seconds between two attempts, whatever their number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """A claimed stretch of one conversation: what lies beyond `watermark`."""
@@ -199,7 +203,7 @@ async def postpone(database: Database, lesson: Lesson, reason: str, seconds: flo
 async def note_failure(database: Database, lesson: Lesson, reason: str, retry_seconds: float) -> None:
     """The attempt counts; the next one comes later each time."""
     log.warning("learning_failed", conversation_id=str(lesson.conversation_id), attempt=lesson.attempts, reason=reason)
-    delay = retry_seconds * 2.0 ** (lesson.attempts - 1)
+    delay = min(retry_seconds * 2.0 ** (lesson.attempts - 1), LONGEST_RETRY)
     async with database.as_user(lesson.user_id) as connection:
         await connection.execute(GIVE_BACK, lesson.user_id, lesson.conversation_id, lesson.watermark, 0, reason)
         await connection.execute(DELAY, lesson.user_id, lesson.conversation_id, delay, delay)
