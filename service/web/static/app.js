@@ -146,7 +146,7 @@ async function showAddress() {
       showBanner({ title: "That conversation is not here", detail: "It was deleted, or belongs to someone else." });
     }
   }
-  if (!matchMedia("(pointer: coarse)").matches && !location.hash.match(/\/\d+$/)) composer.focus();
+  if (!/\/\d+$/.test(location.hash)) composer.offerFocus();
 }
 
 /** At once, not by way of the address: what is typed next belongs there already. */

@@ -38,6 +38,7 @@ export class Chat {
   async open(conversation, seq = null, isNew = false) {
     this.visit += 1;
     this.leaveExchange();
+    this.keepUnsent();
     this.conversation = conversation; // before the thread is cleared: the welcome depends on it
     this.composer.moveTo(conversation?.id ?? "");
     this.composer.setStatus("");
@@ -51,6 +52,12 @@ export class Chat {
     else this.thread.toEnd();
   }
 
+  /** What could not be sent is found in the message box when one comes back. */
+  keepUnsent() {
+    const unsent = this.thread.items.filter((item) => item.isUnsent).map((item) => item.text);
+    if (unsent.length > 0) this.composer.keep(unsent.join("\n"));
+  }
+
   showWelcome(filled) {
     byId("welcome").hidden = filled || (this.conversation?.last_seq ?? 0) > 0;
   }
@@ -58,7 +65,13 @@ export class Chat {
   leaveExchange() {
     this.exchange?.close();
     this.exchange = null;
-    this.composer.setBusy(false);
+    this.setBusy(false);
+  }
+
+  /** While a reply is being written nothing else can be asked for: what would ask goes out of sight. */
+  setBusy(busy, stoppable = false) {
+    this.composer.setBusy(busy, stoppable);
+    byId("messages").classList.toggle("busy", busy);
   }
 
   view(data) {
@@ -112,6 +125,7 @@ export class Chat {
   answerAgain(messageId) {
     this.history.endId = messageId;
     this.history.show();
+    this.composer.offerFocus(); // what was pressed is gone
     this.begin({ open: (signal) => replyAgain(this.conversation.id, messageId, signal) });
   }
 
@@ -149,13 +163,14 @@ export class Chat {
   /** Send `message`, which `said` shows; the same message again keeps its key, so that it is never said twice. */
   async deliver(said, message, inPlaceOf = null) {
     const visit = this.visit;
-    this.composer.setBusy(true);
+    this.setBusy(true);
+    said.isUnsent = false;
     said.setState("Sending…");
     try {
       if (!this.conversation) await this.beginConversation(message.content, visit);
     } catch (problem) {
       if (visit === this.visit) declined(this, { said, message }, problem);
-      else this.composer.keep("", message.content);
+      else this.composer.keep(message.content, "");
       return;
     }
     if (visit !== this.visit) return;
@@ -167,7 +182,7 @@ export class Chat {
   async beginConversation(text, visit) {
     const conversation = await this.conversations.createFor(text);
     if (visit !== this.visit) {
-      this.composer.keep(conversation.id, text); // its writer has gone elsewhere meanwhile
+      this.composer.keep(text, conversation.id); // its writer has gone elsewhere meanwhile
       return;
     }
     this.conversation = conversation;
@@ -185,7 +200,7 @@ export class Chat {
     const reply = this.makeReply({ seq: null });
     this.thread.add([reply]);
     this.memory.showRecalled(reply);
-    this.composer.setBusy(true, turnId !== null);
+    this.setBusy(true, turnId !== null);
     const exchange = new Exchange({
       conversationId: this.conversation.id,
       thread: this.thread,
@@ -204,7 +219,7 @@ export class Chat {
   accepted(exchange, data) {
     const { said, message, open } = exchange;
     const { branches } = this.history;
-    this.composer.setBusy(true, true);
+    this.setBusy(true, true);
     this.conversation.active_turn_id = data.turn_id;
     if (open) this.hooks.started(this.conversation.id, data.turn_id);
     const isKnown = branches.byId.has(data.message_id);
@@ -247,7 +262,7 @@ export class Chat {
     if (this.exchange !== exchange) return;
     this.exchange = null;
     this.conversation.active_turn_id = null;
-    this.composer.setBusy(false);
+    this.setBusy(false);
     this.composer.setStatus("");
     if (outcome === "completed") this.keep(exchange, detail);
     this.conversation.head_id = this.history.branches.headId;

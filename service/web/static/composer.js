@@ -54,7 +54,7 @@ export class Composer {
 
   /** Put text back that could not be sent, before whatever has been written since. */
   restore(text) {
-    this.field.value = this.field.value ? `${text}\n${this.field.value}` : text;
+    this.keep(text);
     this.refresh();
     this.focus();
   }
@@ -71,9 +71,10 @@ export class Composer {
     this.refresh();
   }
 
-  /** Leave text for somebody who comes back to `place`. */
-  keep(place, text) {
-    this.drafts.set(place, text);
+  /** Leave text for somebody who comes back to `place`, before what is being written there. */
+  keep(text, place = this.place) {
+    if (place === this.place) this.field.value = this.field.value ? `${text}\n${this.field.value}` : text;
+    else this.drafts.set(place, text);
   }
 
   /** The new conversation has got its id: what is being written belongs to it now. */
@@ -91,14 +92,18 @@ export class Composer {
     const hadFocus = document.activeElement === stop;
     stop.hidden = !(busy && stoppable);
     byId("send").hidden = busy && stoppable;
-    // A hidden button would drop the keyboard at the top of the page; a thumb wants no keyboard to pop up.
-    if (hadFocus && stop.hidden && !matchMedia("(pointer: coarse)").matches) this.focus();
+    if (hadFocus && stop.hidden) this.offerFocus(); // a hidden button would drop the keyboard at the top of the page
     this.refresh();
   }
 
   setStatus(text) {
     byId("composer-status").textContent = text;
     byId("composer-hint").hidden = text !== "";
+  }
+
+  /** The focus, unless a thumb would make a keyboard pop up by it. */
+  offerFocus() {
+    if (!matchMedia("(pointer: coarse)").matches) this.focus();
   }
 
   focus() {

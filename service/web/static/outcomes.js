@@ -41,7 +41,8 @@ function refused(chat, exchange, problem) {
 }
 
 export function declined(chat, { said, message, inPlaceOf = null }, problem) {
-  chat.composer.setBusy(false);
+  chat.setBusy(false);
+  said.isUnsent = true;
   said.setState("Not sent");
   const mayPass = problem.retryable || problem.turnId;
   const takeBack = () => {

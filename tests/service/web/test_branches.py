@@ -82,6 +82,7 @@ async def test_another_reply_stands_beside_the_first(page: Page, service: Script
     last = page.locator(".theirs").last
     await last.get_by_role("button", name="Another reply").click()
     await shown(page, "Where to?", "To the hills.", "Which hills?", "The blue ones.")
+    await expect(page.get_by_label("Your message")).to_be_focused()
     await expect(page.locator("#m-6")).to_contain_text("2 of 2")
     service.on("PUT", f"{PATH}/head", reply(conversation(last_seq=6, head_id="m5")))
     await page.locator("#m-6").get_by_role("button", name="The one before").click()

@@ -394,3 +394,18 @@ async def test_who_writes_before_the_page_is_ready_is_heard(page: Page, service:
     await expect(page.locator(".theirs .words")).to_have_text("Heard.")
     await expect(page.locator("#banner")).to_be_hidden()
     await expect(page.locator(".mine .words")).to_have_text(["Early words"])
+
+
+async def test_what_was_not_sent_waits_in_its_conversation(page: Page, service: ScriptedService) -> None:
+    other = "01937b3e-0000-7000-8000-000000000002"
+    service.conversations = [conversation(), conversation(id=other, title="Other")]
+    service.on_send(problem(403, "route_locked", "This is not open to you", "Locked."))
+    await page.goto(f"{BASE}/#/c/{C1}")
+    await say(page, "Unsent words")
+    await expect(page.locator(".trouble-box")).to_be_visible()
+    service.on("GET", f"/v1/conversations/{other}/messages", reply({"items": [], "next_before": None}))
+    await page.get_by_role("link", name="Other").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Other")
+    await expect(page.get_by_label("Your message")).to_have_value("")
+    await page.get_by_role("link", name="Pottery").click()
+    await expect(page.get_by_label("Your message")).to_have_value("Unsent words")
