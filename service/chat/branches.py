@@ -18,6 +18,7 @@ from service.chat.stream_docs import STREAM_RESPONSE
 from service.dependencies import Context
 from service.errors import InvalidRequestError, TooLargeError
 from service.limits import address_of
+from service.limits.dependencies import WRITE
 
 router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])
 
@@ -103,7 +104,7 @@ async def edit(
     return await _streamed(request, context, caller, send)
 
 
-@router.put("/head", responses=some(404), summary="Go on from another branch")
+@router.put("/head", responses=some(404), dependencies=[WRITE], summary="Go on from another branch")
 async def choose_head(
     conversation_id: ConversationId, body: Head, caller: Caller, context: Context
 ) -> ConversationView:

@@ -29,6 +29,7 @@ from service.chat.stream_docs import STREAM_RESPONSE
 from service.dependencies import Context
 from service.errors import InvalidRequestError, TooLargeError
 from service.limits import address_of
+from service.limits.dependencies import READ, WRITE
 from service.paging import decode_cursor, encode_cursor
 from sessions.replies import EventId
 
@@ -57,7 +58,9 @@ ConversationId = Annotated[UUID, Path(description="The conversation")]
 TurnId = Annotated[UUID, Path(description="The turn, as `turn.accepted` named it")]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=some(), summary="Start a conversation")
+@router.post(
+    "", status_code=status.HTTP_201_CREATED, responses=some(), dependencies=[WRITE], summary="Start a conversation"
+)
 async def create_conversation(body: NewConversation, caller: Caller, context: Context) -> ConversationView:
     if body.route not in context.policies.gate.routes:
         known = ", ".join(context.policies.gate.routes)
@@ -76,7 +79,7 @@ async def create_conversation(body: NewConversation, caller: Caller, context: Co
     return ConversationView.of(conversation)
 
 
-@router.get("", responses=some(), summary="List conversations, the latest first")
+@router.get("", responses=some(), dependencies=[READ], summary="List conversations, the latest first")
 async def list_conversations(
     caller: Caller,
     context: Context,
@@ -93,13 +96,13 @@ async def list_conversations(
     )
 
 
-@router.get("/{conversation_id}", responses=some(404), summary="Read one conversation")
+@router.get("/{conversation_id}", responses=some(404), dependencies=[READ], summary="Read one conversation")
 async def read_conversation(conversation_id: ConversationId, caller: Caller, context: Context) -> ConversationView:
     async with context.database.as_user(caller.user_id) as connection:
         return ConversationView.of(await transcript.read_conversation(connection, caller.user_id, conversation_id))
 
 
-@router.patch("/{conversation_id}", responses=some(404), summary="Change its title or companion")
+@router.patch("/{conversation_id}", responses=some(404), dependencies=[WRITE], summary="Change its title or companion")
 async def change_conversation(
     conversation_id: ConversationId, body: ConversationChange, caller: Caller, context: Context
 ) -> ConversationView:
@@ -120,6 +123,7 @@ async def change_conversation(
     "/{conversation_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=some(404),
+    dependencies=[WRITE],
     summary="Delete it with all that was learnt from it",
 )
 async def delete_conversation(conversation_id: ConversationId, caller: Caller, context: Context) -> Response:
@@ -131,7 +135,10 @@ async def delete_conversation(conversation_id: ConversationId, caller: Caller, c
 
 
 @router.post(
-    "/{conversation_id}/lock", responses=some(404), summary="Lock it: nothing more is said until it is unlocked"
+    "/{conversation_id}/lock",
+    responses=some(404),
+    dependencies=[WRITE],
+    summary="Lock it: nothing more is said until it is unlocked",
 )
 async def lock_conversation(
     conversation_id: ConversationId, body: LockRequest, caller: Caller, context: Context
@@ -142,7 +149,7 @@ async def lock_conversation(
     return ConversationView.of(locked)
 
 
-@router.delete("/{conversation_id}/lock", responses=some(404), summary="Unlock it")
+@router.delete("/{conversation_id}/lock", responses=some(404), dependencies=[WRITE], summary="Unlock it")
 async def unlock_conversation(conversation_id: ConversationId, caller: Caller, context: Context) -> ConversationView:
     async with context.database.as_user(caller.user_id) as connection:
         unlocked = await transcript.set_lock(connection, caller.user_id, conversation_id, None)
@@ -150,7 +157,12 @@ async def unlock_conversation(conversation_id: ConversationId, caller: Caller, c
     return ConversationView.of(unlocked)
 
 
-@router.get("/{conversation_id}/messages", responses=some(404), summary="Read its messages, the newest page first")
+@router.get(
+    "/{conversation_id}/messages",
+    responses=some(404),
+    dependencies=[READ],
+    summary="Read its messages, the newest page first",
+)
 async def list_messages(
     conversation_id: ConversationId,
     caller: Caller,
@@ -211,7 +223,7 @@ async def send_turn(
         raise
 
 
-@router.get("/{conversation_id}/turns/{turn_id}", responses=some(404), summary="Read a turn")
+@router.get("/{conversation_id}/turns/{turn_id}", responses=some(404), dependencies=[READ], summary="Read a turn")
 async def read_turn(conversation_id: ConversationId, turn_id: TurnId, caller: Caller, context: Context) -> TurnView:
     return TurnView.of(await context.chat.read_turn(caller.user_id, conversation_id, turn_id))
 
@@ -246,7 +258,10 @@ async def follow_turn(
 
 
 @router.post(
-    "/{conversation_id}/turns/{turn_id}/stop", responses=some(404), summary="Stop a reply, keeping what was said"
+    "/{conversation_id}/turns/{turn_id}/stop",
+    responses=some(404),
+    dependencies=[WRITE],
+    summary="Stop a reply, keeping what was said",
 )
 async def stop_turn(conversation_id: ConversationId, turn_id: TurnId, caller: Caller, context: Context) -> Stopped:
     """Works from any instance; closing the stream does not stop a reply. Stopping an ended turn changes nothing."""

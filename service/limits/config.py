@@ -49,8 +49,8 @@ def default_windows(
             # whoever throws anonymous ids away counts under one address all the same
             Window("anonymous-address", 10 * anonymous_per_day, 86_400, by="address", who="anonymous"),
         ),
-        "read": parse_windows("read", "600/minute"),
-        "write": parse_windows("write", "120/minute"),
+        "read": parse_windows("read", "1200/minute"),
+        "write": parse_windows("write", "300/minute"),
         "search": parse_windows("search", "60/minute"),
         "import": parse_windows("import", "30/hour"),
         "mint": (*parse_windows("mint", "10/minute; 100/day", by="address"),),

@@ -1,0 +1,21 @@
+"""Limits for routes that only look or only change something, as FastAPI dependencies of their decorators."""
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from fastapi import Depends, Request
+
+from service.auth.dependencies import Caller
+from service.limits.addresses import address_of
+from service.limits.limiter import Limits
+
+
+def _limited(kind: str) -> Callable[[Request, Caller], Awaitable[None]]:
+    async def check(request: Request, caller: Caller) -> None:
+        await cast("Limits", request.app.state.runtime.limits).check(caller, address_of(request), kind)
+
+    return check
+
+
+READ = Depends(_limited("read"))
+WRITE = Depends(_limited("write"))
