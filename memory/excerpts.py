@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from memory import lexical
 
-LONGEST = 280
+LONGEST = 320
 """Characters of a message that are worth their place in a prompt; most messages are shorter."""
 READ = 6_000
 """Characters of a message that are looked at."""

@@ -110,7 +110,6 @@ class Candidate:
     words_before: float
     """Mean over the two messages before."""
     words_after: float
-    meaning_before: float
     meaning_after: float
     around: float
     """Best sum of words and meaning within a sitting's reach."""
@@ -124,6 +123,8 @@ class Question:
     """Whose messages it is about, by pronoun; None when it names people or nobody."""
     about_speaker: str | None
     """The one speaker whom it names."""
+    about_nobody: bool
+    """It says neither "I" nor "you", and names no speaker."""
     asks_when: bool
     asks_amount: bool
     asks_name: bool
@@ -136,23 +137,21 @@ class Question:
     """How telling each of them is: its IDF in this user's memories."""
 
 
-def about(text: str, names: Sequence[str]) -> tuple[str | None, str | None]:
-    """Whom a question is about: a role by its pronouns, or a speaker by name."""
-    named = {name.lower() for name in names if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)}
-    if named:
-        return None, named.pop() if len(named) == 1 else None
+def _role(text: str) -> str | None:
     if FIRST_PERSON.search(text):
-        return "user", None
-    return "assistant" if SECOND_PERSON.search(text) else None, None
+        return "user"
+    return "assistant" if SECOND_PERSON.search(text) else None
 
 
 def read_question(
     text: str, names: Sequence[str], days: Sequence[tuple[date, date]], words: Numbers, word_weights: Floats
 ) -> Question:
-    role, speaker = about(text, names)
+    named = sorted({name.lower() for name in names if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)})
+    role = None if named else _role(text)
     return Question(
         about_role=role,
-        about_speaker=speaker,
+        about_speaker=named[0] if len(named) == 1 else None,
+        about_nobody=not named and role is None,
         asks_when=bool(ASKS_WHEN.search(text)),
         asks_amount=bool(ASKS_AMOUNT.search(text)),
         asks_name=bool(ASKS_NAME.search(text)),
@@ -168,26 +167,30 @@ class Weights:
     """What each signal is worth, in the unit of the fused score."""
 
     words: float = 1.4
-    meaning: float = 2.4
-    associations: float = 3.1
-    words_before: float = 1.0
-    words_after: float = 0.6
-    meaning_before: float = -0.3
-    meaning_after: float = 0.8
-    associations_near: float = 0.5
-    around: float = 1.4
-    spoken_by: float = 2.4
-    long: float = -0.9
-    answers: float = 0.4
+    meaning: float = 3.0
+    associations: float = 3.3
+    words_before: float = 1.2
+    words_after: float = 0.5
+    meaning_after: float = 0.6
+    associations_near: float = 0.6
+    around: float = 1.7
+    spoken_by: float = 2.1
+    spoken_by_user: float = 0.4
+    """More of it when the question says "I" or "my"."""
+    user_by_default: float = 1.8
+    """The user's own words, when the question is about nobody in particular."""
+    long: float = -0.7
+    answers: float = 0.5
     photo: float = 0.4
-    time_asked: float = 1.5
-    number_asked: float = 1.2
-    name_asked: float = 1.5
-    date: float = 4.2
-    standing: float = 0.6
-    standing_asked: float = 1.2
+    time_asked: float = 1.7
+    number_asked: float = 1.3
+    name_asked: float = 1.6
+    date: float = 3.4
+    standing: float = 0.5
+    standing_asked: float = 1.4
     fact: float = 2.0
-    """A fact has no neighbours to speak for it, and says in a few words what took several messages to say."""
+    """Not fitted, for want of facts in the sets: a fact has no neighbours to speak for it, and says in a few words what
+    took several messages to say."""
 
     def vector(self) -> Floats:
         return np.array([getattr(self, field.name) for field in fields(self)], np.float32)
@@ -238,11 +241,12 @@ def features(candidates: Sequence[Candidate], question: Question, table: WordTab
             own[i],
             c.words_before,
             c.words_after,
-            c.meaning_before,
             c.meaning_after,
             near[i],
             c.around,
             _spoken_by(c, question),
+            question.about_role == "user" and c.role == "user",
+            question.about_nobody and c.role == "user",
             min(max(np.log(len(c.text) / ESSAY), 0), 3) if c.text else 0,
             bool(c.traits & Trait.ANSWERS),
             bool(c.traits & Trait.HAS_PHOTO),

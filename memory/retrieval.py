@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import numpy as np
 
-from memory import associations, budget, excerpts, lexical, ranking, temporal
+from memory import associations, budget, excerpts, lexical, ranking, recency, temporal
 from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, term_weights
 from memory.ports import Vectors
 from memory.postgres import Connection
@@ -36,10 +36,6 @@ Vector = Vectors
 
 LEAST_ALIKE = 0.2
 """Cosine under which a memory that shares no word with the question is about something else (docs/recall.md)."""
-NEWEST_FIRST = 5
-SAME_MATTER = 1.5
-"""Of the first five, those whose scores are this close to the best one's stand newest first: what was said later
-corrects what was said before."""
 CANDIDATE = tuple(field.name for field in fields(ranking.Candidate))
 
 
@@ -94,8 +90,8 @@ async def recall(connection: Connection, query: RecallQuery) -> list[RecalledIte
         return []
     telling = dict(zip(asked, rows[0]["idfs"], strict=True))
     question = _question(query, telling)
-    found = _ranked(rows, question)
-    distinct = budget.distinct(_newest_first(found), lambda scored: scored[1]["text"])
+    found = _ranked(rows, query, question)
+    distinct = budget.distinct(found, lambda scored: scored[1]["text"])
     # rendered one by one, as long as there is room
     items = (_item(score, row, query, question, telling) for score, row in distinct)
     return budget.within(items, lambda item: item.text, token_budget=query.token_budget, limit=query.limit)
@@ -104,16 +100,11 @@ async def recall(connection: Connection, query: RecallQuery) -> list[RecalledIte
 Scored = tuple[float, asyncpg.Record]
 
 
-def _ranked(rows: Sequence[asyncpg.Record], question: ranking.Question) -> list[Scored]:
+def _ranked(rows: Sequence[asyncpg.Record], query: RecallQuery, question: ranking.Question) -> list[Scored]:
     by_id = {row["id"]: row for row in rows}
-    candidates = [_candidate(row) for row in rows]
-    return [(score, by_id[found.id]) for score, found in ranking.rank(candidates, question, associations.table())]
-
-
-def _newest_first(found: Sequence[Scored]) -> list[Scored]:
-    close = sum(score >= found[0][0] - SAME_MATTER for score, _ in found[:NEWEST_FIRST])
-    head = sorted(found[:close], key=lambda scored: (scored[1]["said_at"], scored[1]["seq"]), reverse=True)
-    return [*head, *found[close:]]
+    table = associations.table()
+    ranked = ranking.rank([_candidate(row) for row in rows], question, table)
+    return [(score, by_id[found.id]) for score, found in recency.newest_first(ranked, query.text, question, table)]
 
 
 def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:

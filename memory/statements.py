@@ -77,7 +77,6 @@ WITH asked AS MATERIALIZED (
     SELECT *,
         (lag(words, 1, 0) OVER said + lag(words, 2, 0) OVER said) / 2 AS words_before,
         (lead(words, 1, 0) OVER said + lead(words, 2, 0) OVER said) / 2 AS words_after,
-        (lag(meaning, 1, 0) OVER said + lag(meaning, 2, 0) OVER said) / 2 AS meaning_before,
         (lead(meaning, 1, 0) OVER said + lead(meaning, 2, 0) OVER said) / 2 AS meaning_after,
         max(own) OVER (said ROWS BETWEEN {REACH} PRECEDING AND {REACH} FOLLOWING) AS around
     FROM fused WINDOW said AS (PARTITION BY conversation_id ORDER BY seq)
@@ -91,13 +90,13 @@ WITH asked AS MATERIALIZED (
     ORDER BY lexical / lexical_range + coalesce((dense - dense_worst) / dense_range, 0) DESC, id LIMIT {FACTS}
 )
 SELECT 'episode' AS layer, e.message_id AS id, e.conversation_id, e.seq, e.message_id, e.role, e.speaker, e.said_at,
-    e.text, e.traits, e.known_words, b.dense, b.words, b.meaning, b.words_before, b.words_after, b.meaning_before,
+    e.text, e.traits, e.known_words, b.dense, b.words, b.meaning, b.words_before, b.words_after,
     b.meaning_after, b.around, question.idfs,
     scale.lexical_best, scale.dense_best
 FROM best AS b JOIN episodes AS e ON e.user_id = $1 AND e.message_id = b.message_id, question, scale
 UNION ALL
 SELECT 'fact', f.id, f.conversation_id, f.source_seq, f.message_id,
     CASE f.kind WHEN 'companion' THEN 'assistant' ELSE 'user' END, NULL, f.said_at,
-    f.text, 0, '', b.dense, b.words, b.meaning, 0, 0, 0, 0, 0, question.idfs, scale.lexical_best, scale.dense_best
+    f.text, 0, '', b.dense, b.words, b.meaning, 0, 0, 0, 0, question.idfs, scale.lexical_best, scale.dense_best
 FROM best_told AS b JOIN facts AS f ON f.user_id = $1 AND f.id = b.id, question, scale
 """

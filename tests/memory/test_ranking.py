@@ -7,7 +7,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from memory import associations, budget, excerpts, ranking
+from memory import associations, budget, excerpts, ranking, recency
 from memory.ranking import Candidate, Trait
 
 TABLE = associations.table()
@@ -26,7 +26,6 @@ PLAIN = Candidate(
     meaning=0.5,
     words_before=0,
     words_after=0,
-    meaning_before=0.3,
     meaning_after=0.3,
     around=1.0,
 )
@@ -103,3 +102,20 @@ def test_a_budget_skips_what_does_not_fit_and_says_nothing_twice() -> None:
     kept = budget.within(budget.distinct(texts, str), str, token_budget=150, limit=10)
     assert [text[0] for text in kept] == ["a", "c"]
     assert budget.within(texts, str, token_budget=10_000, limit=2) == texts[:2]
+
+
+def test_what_was_said_later_stands_above_what_it_corrects() -> None:
+    words = TABLE.numbers("monthly budget books subscriptions").tobytes()
+    old = replace(PLAIN, id=uuid4(), seq=1, role="user", known_words=words)
+    kites = TABLE.numbers("kites").tobytes()
+    others = [replace(PLAIN, id=uuid4(), seq=n, role="user", known_words=kites) for n in range(2, 12)]
+    new = replace(PLAIN, id=uuid4(), seq=40, role="user", known_words=words)
+    ranked = [(9.0, old), *((5.0, other) for other in others), (4.0, new)]
+    now = recency.newest_first(ranked, "What is my budget for books?", asking("What is my budget for books?"), TABLE)
+    places = [found.id for _, found in now]
+    assert places[0] == new.id
+    assert places.index(old.id) < recency.HEAD
+    assert len(places) == len(ranked)
+    past = recency.newest_first(ranked, "What was my budget for books?", asking("x"), TABLE)
+    assert past == ranked
+    assert recency.newest_first([], "What?", asking("What?"), TABLE) == []
