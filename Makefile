@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTEST := .venv/bin/python -m pytest
 SOURCES := service memory sessions migrations tests loadtests .ci
 
-.PHONY: help up test check format faults faults-long bench-recall load env constraints clean
+.PHONY: help up test test-slow check format faults faults-long bench-recall load env constraints clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,10 @@ up: ## Start everything on this machine: servers, model, API, worker; Ctrl-C sto
 test: ## Run all tests, in parallel, on servers of their own
 	@.ci/make-venv embedded,dev
 	@$(PYTEST) -n logical
+
+test-slow: ## Run the tests that install other people's servers or take minutes
+	@.ci/make-venv embedded,dev
+	@$(PYTEST) -n 0 -m slow
 
 check: ## Lint, format, types, import rules, sizes
 	@.ci/make-venv embedded,dev
@@ -38,9 +42,9 @@ faults-long: ## The same over and over, with a table of what was lost; options: 
 	@.ci/make-venv embedded,dev
 	@.venv/bin/python -m tests.faults $(ARGS)
 
-bench-recall: ## Score recall: make bench-recall DATA=conversations.json
+bench-recall: ## Score recall on all sets beside the checkout, or: make bench-recall DATA=conversations.json
 	@.ci/make-venv embedded
-	@.venv/bin/python -m service bench recall --data "$(DATA)"
+	@$(if $(DATA),.venv/bin/python -m service bench recall --data "$(DATA)",.venv/bin/python -m service.bench.overview)
 
 load: ## Users that chat and check their streams: make load HOST=http://127.0.0.1:8000 USERS=20 SECONDS=60
 	@.ci/make-venv embedded,dev

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.bench import answers, metrics
+from service.bench import answers, metrics, overview
 from service.bench.recall import table
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "bench" / "recall_eval.py"
@@ -121,3 +121,15 @@ def test_the_table_shows_every_category_and_the_leaks() -> None:
 def test_dates_are_read_in_the_ways_that_people_write_them() -> None:
     found = answers.days("on 7 May 2023, then May 8th, 2023; 2023-05-09 and June 2021")
     assert {(2023, 5, 7), (2023, 5, 8), (2023, 5, 9), (2021, 6, 0)} <= found
+
+
+def test_the_overview_shows_what_was_reached_beside_the_goal() -> None:
+    result = {"overall": {"R@5": 0.6}, "multi-hop": {"R@10": 0.5}}
+    shown = overview.rows("realtalk-dev", result)
+    assert "| realtalk-dev | overall | R@5 | 0.446 | 0.517 | **0.600** | 0.550 |" in shown
+    assert "| realtalk-dev | multi-hop | R@10 |  | 0.411 | **0.500** | 0.460 |" in shown
+
+
+def test_the_overview_says_when_the_sets_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert overview.main(["--data", str(tmp_path)]) == 2
+    assert "No conversations in" in capsys.readouterr().err
