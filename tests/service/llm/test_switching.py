@@ -13,7 +13,7 @@ from service.llm.pool import Backends, fixed
 from service.llm.ports import ChatMessage, ChatRequest, Opened
 from tests.service.llm.reading import read
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(600)]
 
 
 async def text_of(opened: Opened) -> str:
