@@ -182,6 +182,13 @@ class Settings(BaseSettings):
         description="Learn only while no reply is being written: for one small model that does both",
     )
     worker_threads: int = Field(4, ge=1, alias="WORKER_THREADS", description="Extractions at a time in one worker")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        alias="RAPPORT_METRICS_PORT",
+        description="Where a worker or a scheduler answers /metrics; 0: nowhere",
+    )
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod

@@ -5,7 +5,8 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from memory.audit import Report, audit_memories, keep_report
+from memory.audit import Report, audit_memories, keep_report, latest_report
+from memory.errors import StoreUnavailableError
 from memory.metrics import JUNK, JUNK_RATE
 from memory.postgres import Database, PoolConfig
 from service.sealing import open_database
@@ -17,13 +18,23 @@ log = structlog.get_logger(__name__)
 async def nightly_audit(database: Database) -> None:
     report = await audit_memories(database)
     await keep_report(database, report)
-    observe(report)
+    _observe(report.rate, report.found)
     log.info("memory_audited", facts=report.facts, junk=report.junk, rate=round(report.rate, 4))
 
 
-def observe(report: Report) -> None:
-    JUNK_RATE.set(report.rate)
-    for what, number in report.found.items():
+async def recall_last_audit(database: Database) -> None:
+    """Show the last night's figures again after a restart, instead of zeros."""
+    try:
+        report = await latest_report(database)
+    except StoreUnavailableError:
+        return
+    if report is not None:
+        _observe(report["junk_rate"], report["found"])
+
+
+def _observe(rate: float, found: dict[str, int]) -> None:
+    JUNK_RATE.set(rate)
+    for what, number in found.items():
         JUNK.labels(what).set(number)
 
 

@@ -17,6 +17,7 @@ import dramatiq
 import structlog
 from dramatiq.asyncio import EventLoopThread, set_event_loop_thread
 from dramatiq.middleware import TimeLimit
+from prometheus_client import start_http_server
 
 from memory.embedders import EmbedderConfig, MiniLmEmbedder
 from memory.learning import Learnt
@@ -109,12 +110,19 @@ def _on_signal(stop: Callable[[], None]) -> None:
         signal.signal(number, handle)
 
 
+def _expose(settings: Settings) -> None:
+    """What this process counts, for Prometheus; the API answers for itself."""
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr=settings.host)
+
+
 def run_worker(settings: Settings) -> int:
     """Learn from what was said, by the queue's wake-ups, until told to stop; gives the exit status."""
     if not settings.redis_enabled:
         log.error("worker_needs_redis", hint="with REDIS_ENABLED=false the API process learns by itself")
         return 2
 
+    _expose(settings)
     return work(BrokerConfig(settings.broker_url), lambda: open_learner(settings), settings.worker_threads)
 
 
@@ -141,6 +149,7 @@ def run_scheduler(settings: Settings) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
+        _expose(settings)
         await run_schedule(settings, stopped)
         return 0
 

@@ -19,7 +19,7 @@ from service.jobs import DramatiqJobs
 from service.sealing import open_database
 from service.settings import Settings
 from service.sweeper import Sweeper
-from service.worker.audit import nightly_audit
+from service.worker.audit import nightly_audit, recall_last_audit
 from service.worker.broker import BrokerConfig, open_broker
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,6 @@ AUDIT_HOUR = 3
 
 EXPIRED = (
     "DELETE FROM revocations WHERE expires_at < now() - interval '1 day'",
-    "DELETE FROM token_usage WHERE day < current_date - 62",
     "DELETE FROM memory_audits WHERE ran_at < now() - interval '400 days'",
 )
 
@@ -126,6 +125,7 @@ async def run_schedule(settings: Settings, stopped: asyncio.Event) -> None:
             database,
             [Job("expire", hourly, lambda: expire(database)), Job("audit", nightly, lambda: nightly_audit(database))],
         )
+        await recall_last_audit(database)
         tasks = [asyncio.create_task(jobs.run(), name="schedule")]
         if settings.redis_enabled:
             queue = DramatiqJobs(open_broker(BrokerConfig(settings.broker_url)))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,6 +43,12 @@ async def process(name: str, home: Path, environment: dict[str, str]) -> AsyncIt
         sys.stdout.write(log.read_text())
 
 
+def _read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
 @pytest.fixture
 def environment(database_url: str, redis_url: str, broker_url: str) -> dict[str, str]:
     return {
@@ -54,7 +61,7 @@ def environment(database_url: str, redis_url: str, broker_url: str) -> dict[str,
 
 
 async def test_what_is_said_is_learnt_by_the_worker_that_the_scheduler_wakes(
-    environment: dict[str, str], database_url: str, tmp_path: Path
+    environment: dict[str, str], database_url: str, tmp_path: Path, unused_tcp_port: int
 ) -> None:
     """Nobody sends a wake-up here: the sweep alone brings the work to the worker."""
     (tmp_path / "a").mkdir()
@@ -62,11 +69,14 @@ async def test_what_is_said_is_learnt_by_the_worker_that_the_scheduler_wakes(
     async with opened(database_url) as database:
         talk = await Talk(database).open()
         await talk.say("I moved to Lisbon for work.", ("assistant", "How is Lisbon?"))
-        async with process("worker", tmp_path / "a", environment), process("scheduler", tmp_path / "b", environment):
+        counting = {**environment, "RAPPORT_METRICS_PORT": str(unused_tcp_port)}
+        async with process("worker", tmp_path / "a", counting), process("scheduler", tmp_path / "b", environment):
             for _ in range(300):
                 if await talk.facts():
                     break
                 await asyncio.sleep(0.1)
+            metrics = await asyncio.to_thread(_read, f"http://127.0.0.1:{unused_tcp_port}/metrics")
+            assert 'rapport_learning_total{outcome="learnt"} 1.0' in metrics
         assert await talk.texts() == ["The user lives in Lisbon for work."]
         assert await talk.count("episodes") == 2
         async with database.system() as connection:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from memory.audit import latest_report
 from memory.errors import StoreUnavailableError
+from memory.metrics import JUNK_RATE
 from memory.postgres import Database
 from service.settings import Settings
 from service.worker import audit
@@ -93,6 +94,9 @@ async def test_the_nightly_audit_is_kept_and_counted(database: Database) -> None
     assert (report["facts"], report["found"]["unsupported"]) == (1, 1)
     assert REGISTRY.get_sample_value("rapport_memory_junk_ratio") == 1.0
     assert REGISTRY.get_sample_value("rapport_memory_junk_facts", {"what": "unsupported"}) == 1.0
+    JUNK_RATE.set(0)  # as after a restart
+    await audit.recall_last_audit(database)
+    assert REGISTRY.get_sample_value("rapport_memory_junk_ratio") == 1.0
 
 
 async def test_the_audit_command_says_how_it_went_by_its_status(
