@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Literal
 from uuid import UUID
 
@@ -29,6 +30,8 @@ Status = Literal["learnt", "caught_up", "busy", "gone", "lost", "failed", "quara
 class LearnConfig:
     batch: int = 12
     """Messages that one extraction reads. Halved with every failed attempt, so that one bad message is found."""
+    characters: int = 4000
+    """What these messages hold together at most, if they are more than one: a thousand tokens to read for a small model."""
     attempts: int = 5
     lease_seconds: float = 10.0
     """How long a dead learner keeps others waiting; a living one renews it each third."""
@@ -162,6 +165,7 @@ async def _attempt(
         rows = await connection.fetch(MESSAGES, lesson.user_id, lesson.conversation_id, lesson.watermark, size)
     if not rows:  # deleted since
         return Learnt("gone")
+    rows = rows[: _fitting([len(row["content"]) for row in rows], config.characters)]
     last = rows[-1]["seq"]
     if lesson.attempts > config.attempts:
         behind = await lessons.quarantine(database, lesson, last)
@@ -191,6 +195,12 @@ async def _attempt(
             )
             await summaries.rebuild_profile(connection, lesson.user_id, lesson.route, lesson.companion)
     return Learnt("learnt", len(rows), settled, refused, more=behind)
+
+
+def _fitting(lengths: Sequence[int], characters: int) -> int:
+    """How many messages to read together, at least one; of a long one only the head is read."""
+    read = list(accumulate(min(length, extraction.LINE_CHARS) for length in lengths))
+    return max(1, sum(upto <= characters for upto in read))
 
 
 def judge_claims(

@@ -287,3 +287,13 @@ async def test_what_is_learnt_is_sealed_where_text_is_sealed(database_url: str, 
     finally:
         await admin.close()
         await database.close()
+
+
+async def test_long_messages_are_read_a_few_at_a_time(talk: Talk) -> None:
+    """A prompt that overflows a small model's context would cost attempts, and minutes."""
+    await talk.say(*("long " * 300 for _ in range(5)), "x" * 50_000, "short")
+    reasoner = ToldReasoner(answer())
+    done = await catch_up(talk.database, reasoner, talk.embedder, talk.user_id, talk.id, replace(QUICK, stretch=20))
+    assert (done.status, done.messages) == ("learnt", 7)
+    assert len(reasoner.prompts) == 3
+    assert max(map(len, reasoner.prompts)) < QUICK.characters + 200
