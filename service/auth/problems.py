@@ -5,6 +5,7 @@ from collections.abc import Mapping
 Responses = dict[int | str, dict[str, object]]
 
 ALWAYS = {
+    400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
     401: "`token_missing`, `token_malformed`, `token_expired`, `token_invalid` or `token_revoked`",
     429: "`rate_limited`: wait for `Retry-After`",
     503: "`store_unavailable`, `keys_unavailable` or `limits_unavailable`: try again",

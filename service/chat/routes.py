@@ -38,6 +38,7 @@ router = APIRouter(prefix="/v1/conversations", tags=["chat"])
 PROBLEMS: dict[int | str, dict[str, object]] = {
     code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
     for code, text in {
+        400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
         401: "No valid token",
         403: "`route_locked` or `age_assurance_required`",
         404: "`conversation_not_found`: absent, or another user's",
@@ -51,7 +52,7 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
 
 
 def some(*codes: int) -> dict[int | str, dict[str, object]]:
-    return {code: PROBLEMS[code] for code in (401, 422, 429, 503, *codes)}
+    return {code: PROBLEMS[code] for code in (400, 401, 422, 429, 503, *codes)}
 
 
 ConversationId = Annotated[UUID, Path(description="The conversation")]

@@ -39,6 +39,7 @@ SEARCH_TOKENS = 200_000
 PROBLEMS: dict[int | str, dict[str, object]] = {
     code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
     for code, text in {
+        400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
         401: "No valid token",
         404: "`memory_not_found`: absent, or another user's",
         409: "`not_correctable`: an episode, or history",
@@ -50,7 +51,7 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
 
 
 def some(*codes: int) -> dict[int | str, dict[str, object]]:
-    return {code: PROBLEMS[code] for code in (401, 422, 429, 503, *codes)}
+    return {code: PROBLEMS[code] for code in (400, 401, 422, 429, 503, *codes)}
 
 
 MemoryId = Annotated[UUID, Path(description="A fact's id, or of an episode its message's")]

@@ -36,19 +36,40 @@ def model_ids(context: Runtime) -> list[str]:
     ]
 
 
-@router.get("/models", summary="List the models that a client may name")
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"description": text, "content": {"application/json": {}}}
+    for code, text in {
+        400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
+        401: "No valid token",
+        403: "`route_locked` or `age_assurance_required`",
+        404: "`model_not_found` or `conversation_not_found`",
+        409: "`turn_in_progress` or `idempotency_conflict`",
+        413: "`message_too_large` or `too_large`",
+        422: "`invalid_request`, `last_message_not_user`",
+        429: "`rate_limited`: wait for `Retry-After`",
+        502: "`backend_error`",
+        503: "`store_unavailable` or no backend: try again",
+    }.items()
+}
+"""In OpenAI's error shape."""
+
+
+@router.get("/models", summary="List the models that a client may name", responses={401: PROBLEMS[401]})
 async def list_models(caller: Caller, context: Context) -> ModelList:  # noqa: ARG001  only callers may look
     return ModelList(data=[ModelCard(id=name, created=STARTED, owned_by="rapport") for name in model_ids(context)])
 
 
-@router.get("/models/{name:path}", summary="Read one model")
+@router.get("/models/{name:path}", summary="Read one model", responses={code: PROBLEMS[code] for code in (401, 404)})
 async def read_model(name: str, caller: Caller, context: Context) -> ModelCard:  # noqa: ARG001
     _route_and_backend(name, context)
     return ModelCard(id=name, created=STARTED, owned_by="rapport")
 
 
 @router.post(
-    "/chat/completions", response_model=Completion, summary="Reply to a conversation, as OpenAI's clients ask for it"
+    "/chat/completions",
+    response_model=Completion,
+    responses=PROBLEMS,
+    summary="Reply to a conversation, as OpenAI's clients ask for it",
 )
 async def complete(
     request: Request,
