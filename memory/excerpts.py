@@ -3,44 +3,58 @@
 import re
 from collections.abc import Mapping
 
-from memory import lexical
-
 LONGEST = 320
 """Characters of a message that are worth their place in a prompt; most messages are shorter."""
-READ = 6_000
+READ = 4_000
 """Characters of a message that are looked at."""
+WHEN = 2.0
+"""What a date in a sentence is worth when the question asks for one, in the unit of a term's IDF."""
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 DATED = re.compile(r"\(\d{1,2} [A-Z]|\([A-Z][a-z]+ \d{4}\)|\(\d{4}\)")
 
 
-def cut(text: str, telling: Mapping[str, float], *, asks_when: bool = False, longest: int = LONGEST) -> str:
-    """The sentences that hold the most telling terms of the question, up to `longest` characters."""
-    if len(text) <= longest:
-        return text
-    sentences = [sentence.strip() for sentence in SENTENCE.split(text[:READ]) if sentence.strip()]
-    scores = [_score(sentence, telling, asks_when=asks_when) for sentence in sentences]
-    # of equal ones the first: the head of a message says what it is about
-    order = sorted(range(len(sentences)), key=lambda i: (-scores[i], i))
-    kept: set[int] = set()
-    left = longest
-    for i in order:
-        if kept and len(sentences[i]) > left:
-            continue
-        kept.add(i)
-        left -= len(sentences[i]) + 1
-        if left < 20:
-            break
-    pieces = []
+class Cutter:
+    """Cuts messages for one question, whose terms are given with how telling each is."""
+
+    def __init__(self, telling: Mapping[str, float], *, asks_when: bool = False) -> None:
+        # a stem is nearly always how its words begin ("hobbi" but for its i); stemming every word would cost more than recall
+        self._weights = {term.rstrip("i") or term: weight for term, weight in telling.items()}
+        longest_first = sorted(self._weights, key=len, reverse=True)
+        begins = [rf"\b{re.escape(term)}" if term.isascii() else re.escape(term) for term in longest_first]
+        self._terms = re.compile("|".join(begins)) if begins else None
+        self._asks_when = asks_when
+
+    def cut(self, text: str, *, longest: int = LONGEST) -> str:
+        """The sentences with the most telling terms, up to `longest` characters; a short text as it is."""
+        if len(text) <= longest:
+            return text
+        sentences = [sentence.strip() for sentence in SENTENCE.split(text[:READ]) if sentence.strip()]
+        scores = [self._score(sentence) for sentence in sentences]
+        # of equal ones the first: the head of a message says what it is about
+        order = sorted(range(len(sentences)), key=lambda i: (-scores[i], i))
+        kept: set[int] = set()
+        left = longest
+        for i in order:
+            if not kept or len(sentences[i]) <= left:
+                kept.add(i)
+                left -= len(sentences[i]) + 1
+            if left < 20:
+                break
+        return _joined(sentences, kept, longest)
+
+    def _score(self, sentence: str) -> float:
+        found = 0.0
+        if self._terms is not None:
+            found = sum(self._weights[term] for term in set(self._terms.findall(sentence.lower())))
+        return found + (WHEN if self._asks_when and DATED.search(sentence) else 0.0)
+
+
+def _joined(sentences: list[str], kept: set[int], longest: int) -> str:
+    pieces: list[str] = []
     for i, sentence in enumerate(sentences):
         if i in kept:
-            pieces.append(
-                sentence if len(sentence) <= 2 * longest else sentence[: 2 * longest].rsplit(" ", 1)[0] + " …"
-            )
-        elif pieces and pieces[-1] != "…":
+            whole = len(sentence) <= 2 * longest
+            pieces.append(sentence if whole else sentence[: 2 * longest].rsplit(" ", 1)[0] + " …")
+        elif not pieces or pieces[-1] != "…":
             pieces.append("…")
-    return " ".join(pieces if 0 in kept else ["…", *pieces])
-
-
-def _score(sentence: str, telling: Mapping[str, float], *, asks_when: bool) -> float:
-    found = sum(weight for term in lexical.terms(sentence) if (weight := telling.get(term)))
-    return found + (2.0 if asks_when and DATED.search(sentence) else 0.0)
+    return " ".join(pieces)

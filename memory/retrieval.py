@@ -92,8 +92,9 @@ async def recall(connection: Connection, query: RecallQuery) -> list[RecalledIte
     question = _question(query, telling)
     found = _ranked(rows, query, question)
     distinct = budget.distinct(found, lambda scored: scored[1]["text"])
+    cutter = excerpts.Cutter(telling, asks_when=question.asks_when)
     # rendered one by one, as long as there is room
-    items = (_item(score, row, query, question, telling) for score, row in distinct)
+    items = (_item(score, row, query, cutter) for score, row in distinct)
     return budget.within(items, lambda item: item.text, token_budget=query.token_budget, limit=query.limit)
 
 
@@ -128,12 +129,10 @@ def _candidate(row: asyncpg.Record) -> ranking.Candidate:
     return ranking.Candidate(**{name: row[name] for name in CANDIDATE})
 
 
-def _item(
-    score: float, row: asyncpg.Record, query: RecallQuery, question: ranking.Question, telling: dict[str, float]
-) -> RecalledItem:
+def _item(score: float, row: asyncpg.Record, query: RecallQuery, cutter: excerpts.Cutter) -> RecalledItem:
     day = temporal.local_day(row["said_at"], query.time_zone)
     why = [name for name, holds in (("dense", row["dense"] >= LEAST_ALIKE), ("lexical", row["words"] > 0)) if holds]
-    text = excerpts.cut(row["text"], telling, asks_when=question.asks_when)
+    text = cutter.cut(row["text"])
     speaker = "" if row["layer"] == "fact" else f"{row['speaker'] or row['role']}: "
     return RecalledItem(
         id=row["id"],

@@ -89,12 +89,12 @@ def test_associated_words_are_close_and_unknown_ones_harmless() -> None:
 def test_a_long_message_is_cut_to_the_sentences_that_answer() -> None:
     filler = "This part is about something else entirely and goes on for a while. "
     text = filler * 6 + "The regatta is on 4 June 2023. " + filler * 6
-    cut = excerpts.cut(text, {"regatta": 3.0})
+    cut = excerpts.Cutter({"regatta": 3.0}).cut(text)
     assert "The regatta is on 4 June 2023." in cut
     assert len(cut) <= excerpts.LONGEST + 20
     assert cut.startswith(("…", "This part"))
-    assert excerpts.cut("short", {"regatta": 3.0}) == "short"
-    assert len(excerpts.cut("x" * 50_000, {})) < 3 * excerpts.LONGEST
+    assert excerpts.Cutter({"regatta": 3.0}).cut("short") == "short"
+    assert len(excerpts.Cutter({}).cut("x" * 50_000)) < 3 * excerpts.LONGEST
 
 
 def test_a_budget_skips_what_does_not_fit_and_says_nothing_twice() -> None:
