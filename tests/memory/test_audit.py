@@ -117,9 +117,9 @@ async def test_little_junk_comes_of_real_conversations(
 ) -> None:
     backends = Backends((BackendConfig(name="scripted", kind="scripted"),))
     messages = 0
-    for conversation in conversations(name, most=6):
+    for conversation in conversations(name, most=6 if name == "beam-dev" else 3):
         talk = await Talk(database, conversation.id).open(companion=conversation.companion)
-        said = [ImportedMessage(uuid7(), *line) for line in conversation.lines[:400]]
+        said = [ImportedMessage(uuid7(), *line) for line in conversation.lines[:300]]
         async with database.as_user(talk.user_id) as connection:
             await append_imported(connection, talk.user_id, talk.id, said)
         config = LearnConfig(stretch=1000)

@@ -240,7 +240,7 @@ async def test_what_holds_when_learners_collide(
         await connection.close()
     config = replace(CONFIG, lease_seconds=0.0001, compare_and_set=compare_and_set)
     async with running(dsn, broker_url, config, workers=2) as (observer, _):
-        for _ in range(60):
+        for _ in range(40):
             await observer.say_something()
             await asyncio.sleep(0.01)
         outcome = await judge(observer)
