@@ -121,7 +121,7 @@ def _traits(rows: Sequence[EpisodeRow]) -> list[int]:
     speakers = frozenset(word for row in rows for word in (row.speaker or "").lower().split())
     return [
         ranking.traits(row.text[:INDEXED_CHARACTERS], speakers)
-        | (int(ranking.Trait.ANSWERS) if (row.conversation_id, row.seq - 1) in asking else 0)
+        | (ranking.Trait.ANSWERS if (row.conversation_id, row.seq - 1) in asking else 0)
         for row in rows
     ]
 

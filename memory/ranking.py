@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from enum import IntFlag
 from uuid import UUID
 
 import numpy as np
@@ -16,8 +15,11 @@ import numpy as np
 from memory.associations import Floats, Numbers, WordTable
 
 
-class Trait(IntFlag):
-    """What a message looks like, whatever is asked. Bits 8 and 9 count the names in it, up to three."""
+class Trait:
+    """What a message looks like, whatever is asked, in bits. Bits 8 and 9 count the names in it, up to three.
+
+    Plain numbers: an enumeration's operators would take longer than all other signals together.
+    """
 
     ASKS = 1
     """It contains a question."""
@@ -71,7 +73,7 @@ SECOND_PERSON = re.compile(r"\b(you|your|yours)\b", re.IGNORECASE)
 
 def traits(text: str, speakers: frozenset[str] = frozenset()) -> int:
     """What a message's own text shows, with the names in it that are not the speakers'."""
-    found = Trait(0)
+    found = 0
     if "?" in text:
         found |= Trait.ASKS
     if "[photo: " in text:
@@ -85,7 +87,7 @@ def traits(text: str, speakers: frozenset[str] = frozenset()) -> int:
     if '"' in text:
         found |= Trait.QUOTES
     names = {name for name in CAPITALISED.findall(text) if name.lower() not in speakers} - NO_NAMES
-    return int(found) | min(len(names), 3) << NAMES_SHIFT
+    return found | min(len(names), 3) << NAMES_SHIFT
 
 
 @dataclass(frozen=True, slots=True)

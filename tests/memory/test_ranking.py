@@ -45,8 +45,8 @@ def asking(text: str, days: list[tuple[date, date]] | None = None) -> ranking.Qu
         ("anything", {"around": 1.9}),
         ("What did Caroline do?", {"speaker": "Caroline"}),
         ("What did I say?", {"role": "user"}),
-        ("When was it?", {"traits": int(Trait.NAMES_TIME)}),
-        ("How many were there?", {"traits": int(Trait.HAS_NUMBER)}),
+        ("When was it?", {"traits": Trait.NAMES_TIME}),
+        ("How many were there?", {"traits": Trait.HAS_NUMBER}),
         ("Which city was it?", {"traits": 2 << ranking.NAMES_SHIFT}),
         ("What about the pets?", {"known_words": TABLE.numbers("Our dog barks at cats").tobytes()}),
     ],
@@ -102,6 +102,7 @@ def test_a_budget_skips_what_does_not_fit_and_says_nothing_twice() -> None:
     kept = budget.within(budget.distinct(texts, str), str, token_budget=150, limit=10)
     assert [text[0] for text in kept] == ["a", "c"]
     assert budget.within(texts, str, token_budget=10_000, limit=2) == texts[:2]
+    assert budget.within(texts, str, token_budget=10_000, limit=0) == []
 
 
 def test_what_was_said_later_stands_above_what_it_corrects() -> None:
