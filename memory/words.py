@@ -206,6 +206,8 @@ _SPEECH = re.compile(
     r"share\w*|stat(?:es|ed)|"
     r"notes|noted|report\w*|offers?|invites?|joke\w*|laugh\w*|welcome\w*|wants? to (?:tell|say|talk|know|ask|"
     r"share|thank|show|hear|see)|"
+    r"is (?:\w+ly )?(?:describ|mention|shar|discuss|express|compliment|thank|greet|agree|respond|reply|suggest|wonder|explain|refer|confirm|"
+    r"offer|invit|encourag|jok|prais|acknowledg|comment|react|answer|recommend|introduc|address)ing|"
     r"has gratitude|is (?:speaking|talking|chatting|asking|saying|telling|grateful|thankful|happy|glad|excited|"
     r"responding|agreeing|off)|"
     r"would|might|may|let's|looks? forward|"

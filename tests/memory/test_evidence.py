@@ -130,6 +130,7 @@ REFUSED = [
     ("Hey Mel, same here!", "Hey Mel", "The user says hello to Mel.", "speech"),
     ("Totally agree, Mel!", "Totally agree, Mel", "The user agrees with Mel.", "speech"),
     ("Ich sage danke, Mel!", "Ich sage danke, Mel", "Der Nutzer sagt danke.", "speech"),
+    ("It's an Italian cooking class.", "Italian cooking class", "The user is describing the Italian cooking class.", "speech"),
     ("Hey Ana, how nice!", "Hey Ana", "The user's name is Ana.", "name"),
     ("Caroline!", "Caroline", "The user knows Caroline.", "thin"),
     # length
