@@ -112,7 +112,9 @@ async def test_new_anonymous_ids_do_not_help_one_address() -> None:
 
 
 async def test_two_instances_share_one_count_under_a_storm(redis_url: str) -> None:
-    async with opened(redis_url=redis_url, timeout=5) as one, opened(redis_url=redis_url, timeout=5) as two:
+    # a window of a day: no border of a minute falls into a slow machine's storm
+    options = {"redis_url": redis_url, "timeout": 30, "per_minute": 100_000, "authenticated_per_day": 60}
+    async with opened(**options) as one, opened(**options) as two:
         who = somebody()
         found = await asyncio.gather(*(allowed(limits, who, "turn", 1) for limits in (one, two) for _ in range(150)))
         assert sum(found) == 60
@@ -152,7 +154,7 @@ async def post(app: FastAPI, path: str, query: str, headers: dict[str, str]) -> 
 async def test_ten_thousand_requests_with_spoofed_addresses_and_ids_pass_as_often_as_one(redis_url: str) -> None:
     """Through the door, with forwarding headers, path ids, queries and user agents that all change each time."""
     app = FastAPI()
-    async with opened(redis_url=redis_url, timeout=5) as limits:
+    async with opened(redis_url=redis_url, timeout=30) as limits:
 
         @app.post("/c/{conversation_id}/turns")
         async def turn(request: Request, conversation_id: str) -> JSONResponse:
@@ -210,7 +212,7 @@ async def test_with_redis_gone_what_must_be_closed_is_closed(kind: str) -> None:
 
 
 async def test_one_check_is_one_round_trip(redis_url: str) -> None:
-    async with opened(redis_url=redis_url, timeout=2) as limits:
+    async with opened(redis_url=redis_url, timeout=20) as limits:
         await limits.check(somebody(anonymous=True), "192.0.2.1", "turn")
         client = redis.asyncio.Redis.from_url(redis_url)
         try:
@@ -226,7 +228,7 @@ async def test_one_check_is_one_round_trip(redis_url: str) -> None:
 
 
 async def test_streams_are_counted_for_the_user_and_the_address_over_all_instances(redis_url: str) -> None:
-    options = {"redis_url": redis_url, "timeout": 2, "streams_per_user": 2, "streams_per_address": 3}
+    options = {"redis_url": redis_url, "timeout": 20, "streams_per_user": 2, "streams_per_address": 3}
     async with opened(**options) as one, opened(**options) as two:
         alice, bob, carol = somebody(), somebody(), somebody()
         async with one.stream(alice, "192.0.2.1"), two.stream(alice, "192.0.2.1"):
@@ -248,7 +250,7 @@ async def test_streams_are_counted_for_the_user_and_the_address_over_all_instanc
 
 
 async def test_a_stream_that_is_cancelled_gives_its_permit_back(redis_url: str) -> None:
-    async with opened(redis_url=redis_url, timeout=2, streams_per_user=1) as limits:
+    async with opened(redis_url=redis_url, timeout=20, streams_per_user=1) as limits:
         who, entered = somebody(), asyncio.Event()
 
         async def follow() -> None:
@@ -267,7 +269,7 @@ async def test_a_stream_that_is_cancelled_gives_its_permit_back(redis_url: str) 
 
 
 async def test_permits_of_a_dead_instance_lapse_and_those_of_the_living_stay(redis_url: str) -> None:
-    links = [RedisLink(RedisConfig(redis_url, timeout=2)) for _ in range(3)]
+    links = [RedisLink(RedisConfig(redis_url, timeout=20)) for _ in range(3)]
     dead, living, asking = (Permits(link, lease=0.6) for link in links)
     abandoned = dead.hold([("user:a", 1)])
     await abandoned.__aenter__()
@@ -317,7 +319,7 @@ def test_an_address_is_the_peers_and_a_network_is_one_address(peer: tuple[str, i
 
 
 async def test_a_stream_that_is_not_admitted_leaves_no_permit_behind(redis_url: str) -> None:
-    async with opened(redis_url=redis_url, timeout=2, per_minute=2, streams_per_user=3) as limits:
+    async with opened(redis_url=redis_url, timeout=20, per_minute=2, streams_per_user=3) as limits:
         who = somebody()
         first = await limits.admit(who, "192.0.2.1", "turn")
         assert (b"ratelimit-remaining", b"1") in first.headers

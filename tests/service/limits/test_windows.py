@@ -28,7 +28,7 @@ async def hit(request: pytest.FixtureRequest) -> AsyncIterator[Hit]:
 
         yield locally
         return
-    link = RedisLink(RedisConfig(request.getfixturevalue("redis_url"), timeout=2))
+    link = RedisLink(RedisConfig(request.getfixturevalue("redis_url"), timeout=20))
     shared = RedisWindows(link)
 
     async def remotely(holder: str, windows: Sequence[Window]) -> tuple[bool, list[Count]]:
@@ -137,7 +137,7 @@ async def test_memory_forgets_what_can_matter_no_more() -> None:
 
 
 async def test_a_redis_that_forgot_the_script_is_told_it_again(redis_url: str) -> None:
-    link = RedisLink(RedisConfig(redis_url, timeout=2))
+    link = RedisLink(RedisConfig(redis_url, timeout=20))
     shared = RedisWindows(link)
     window = [Window("turn", 10, 86_400)]
     await shared.hit([("a", window)])
