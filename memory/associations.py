@@ -18,6 +18,8 @@ from memory import lexical
 TABLE = Path(__file__).parent / "data" / "minilm_words.npz"
 LEAST = 0.1
 """Cosine under which two words have nothing to do with each other."""
+ONE_THREAD = 200_000
+"""Multiplications under which OpenBLAS stays in the calling thread (its threshold is 4 × 65,536)."""
 MOST_WORDS = 200
 """Different words kept of one message."""
 WORD = re.compile(r"[a-z0-9]+")
@@ -59,10 +61,17 @@ class WordTable:
             return scores
         starts = np.cumsum([0, *(len(messages[i]) for i in filled[:-1])])
         known, where = np.unique(np.concatenate([messages[i] for i in filled]), return_inverse=True)
-        alike = self.vectors[asked] @ self.vectors[known].T
+        alike = self._cosines(asked, known)
         closest = np.maximum.reduceat(alike[:, where], starts, axis=1)
         scores[filled] = (weights @ np.maximum(closest - LEAST, 0)) / weights.sum()
         return scores
+
+    def _cosines(self, some: Numbers, others: Numbers) -> Floats:
+        """Products in portions that BLAS does in this thread: handing them to its pool costs more on a busy machine."""
+        left = self.vectors[some]
+        width = max(1, ONE_THREAD // left.size)
+        portions = [left @ self.vectors[others[start : start + width]].T for start in range(0, len(others), width)]
+        return np.concatenate(portions, axis=1)
 
 
 @lru_cache(maxsize=1)
