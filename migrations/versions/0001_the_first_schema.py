@@ -214,14 +214,23 @@ BEGIN
 END $$
 """
 TRIGGERS = (
-    "CREATE TRIGGER count_terms AFTER INSERT ON episodes REFERENCING NEW TABLE AS changed"
-    " FOR EACH STATEMENT EXECUTE FUNCTION count_terms()",
-    "CREATE TRIGGER discount_terms AFTER DELETE ON episodes REFERENCING OLD TABLE AS changed"
-    " FOR EACH STATEMENT EXECUTE FUNCTION discount_terms()",
+    "CREATE TRIGGER count_terms AFTER INSERT ON episodes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION count_terms()",
+    "CREATE TRIGGER discount_terms AFTER DELETE ON episodes REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION discount_terms()",
 )
 
 PARTITIONED = ("messages", "episodes", "term_counts", "facts")
-OWNED = ("users", "age_assurances", "conversations", "messages", "turns", "outbox", "quarantine", "episodes", "term_counts", "facts")
+OWNED = (
+    "users",
+    "age_assurances",
+    "conversations",
+    "messages",
+    "turns",
+    "outbox",
+    "quarantine",
+    "episodes",
+    "term_counts",
+    "facts",
+)
 
 
 def upgrade() -> None:
@@ -234,15 +243,21 @@ def upgrade() -> None:
             op.execute(statement)
     for table in PARTITIONED:
         for part in range(PARTITIONS):
-            op.execute(f"CREATE TABLE {table}_{part} PARTITION OF {table} FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {part})")
+            op.execute(
+                f"CREATE TABLE {table}_{part} PARTITION OF {table} FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {part})"
+            )
     for part in range(PARTITIONS):
         # a scan of one user's memories reads vectors and terms beside each other; only long texts are moved away
-        op.execute(f"ALTER TABLE episodes_{part} ALTER COLUMN embedding SET STORAGE PLAIN, ALTER COLUMN lexical SET STORAGE MAIN")
+        op.execute(
+            f"ALTER TABLE episodes_{part} ALTER COLUMN embedding SET STORAGE PLAIN, ALTER COLUMN lexical SET STORAGE MAIN"
+        )
     for statement in (COUNT_TERMS, DISCOUNT_TERMS, *TRIGGERS):
         op.execute(statement)
     for table in OWNED:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")  # the service owns the tables, and owners pass otherwise
+        op.execute(
+            f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY"
+        )  # the service owns the tables, and owners pass otherwise
         op.execute(
             f"CREATE POLICY own ON {table} USING (user_id = nullif(current_setting('rapport.user_id', true), '')::uuid"
             " OR current_setting('rapport.system', true) = 'on')"

@@ -19,7 +19,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("CREATE TABLE merged AS SELECT month, kind, protocol, sum(total) AS total FROM notice_counts GROUP BY 1, 2, 3")
+    op.execute(
+        "CREATE TABLE merged AS SELECT month, kind, protocol, sum(total) AS total FROM notice_counts GROUP BY 1, 2, 3"
+    )
     op.execute("TRUNCATE notice_counts")
     op.execute("ALTER TABLE notice_counts DROP CONSTRAINT notice_counts_pkey")
     op.execute("ALTER TABLE notice_counts DROP COLUMN shard")

@@ -13,7 +13,9 @@ def upgrade() -> None:
     op.execute("SET LOCAL statement_timeout = '10min'")
     op.execute("CREATE INDEX turns_of_a_day ON turns (user_id, created_at)")
     op.execute("DROP TABLE token_usage")
-    op.execute("ALTER TABLE conversations ADD COLUMN lock_by text NOT NULL DEFAULT 'user' CHECK (lock_by IN ('user', 'operator'))")
+    op.execute(
+        "ALTER TABLE conversations ADD COLUMN lock_by text NOT NULL DEFAULT 'user' CHECK (lock_by IN ('user', 'operator'))"
+    )
 
 
 def downgrade() -> None:

@@ -78,8 +78,10 @@ def test_a_route_may_name_its_backends() -> None:
         ("[levels.adult]\nmethods = ['self_declared']\nminimum_age = 18\n" + ROUTE, "no proof"),
         ("[levels.adult]\nmethods = ['document']\ndays = 0\n" + ROUTE, "days"),
         (
-            ("[levels.teen]\nmethods = ['document']\nminimum_age = 13\n"
-            "[routes.x]\nassurance = 'teen'\nratings = ['mature']"),
+            (
+                "[levels.teen]\nmethods = ['document']\nminimum_age = 13\n"
+                "[routes.x]\nassurance = 'teen'\nratings = ['mature']"
+            ),
             "nobody has proved",
         ),
     ],
