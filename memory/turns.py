@@ -287,7 +287,9 @@ async def may_continue(connection: Connection, turn: ClaimedTurn, gate: Gate) ->
 
 
 RENEW = """
-UPDATE turns t SET lease_until = clock_timestamp() + $5 * interval '1 second', checkpoint = coalesce(v.checkpoint, t.checkpoint)
+UPDATE turns t SET lease_until = clock_timestamp() + $5 * interval '1 second', checkpoint = coalesce(v.checkpoint, t.checkpoint),
+    -- a writer that gets on is no poison, however many had to follow it on a machine that starves them
+    attempts = CASE WHEN v.checkpoint IS NULL THEN t.attempts ELSE 1 END
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[]) AS v(user_id, id, epoch, checkpoint), conversations c
 WHERE t.user_id = v.user_id AND t.id = v.id AND t.epoch = v.epoch AND t.status = 'running'
     AND c.user_id = t.user_id AND c.id = t.conversation_id

@@ -42,8 +42,10 @@ log = structlog.get_logger(__name__)
 
 BUFFER_LINES = 24
 """Recent messages kept at hand; the prompt takes as many as fit."""
+MAX_EPOCHS = 60
+"""Writers of one turn in all, whatever they managed."""
 MAX_ATTEMPTS = 6
-"""Writers that a turn may use up before it counts as poison."""
+"""Writers that a turn may use up without getting on, before it counts as poison."""
 CLAIM_SECONDS = 0.1
 """Between looks for turns that nobody writes; the index of running turns makes a look cost about 0.2 ms."""
 PROMPT_ESTIMATE = 800
@@ -363,8 +365,9 @@ class ChatEngine:
         async with self._database.as_user(turn.user_id) as connection:
             stored = await turns.read_turn(connection, turn.user_id, turn.conversation_id, turn.turn_id)
             branch = await read_branch(connection, turn.user_id, turn.conversation_id, turn.user_message_id, 1)
-            if turn.attempts > MAX_ATTEMPTS or not await turns.may_continue(connection, turn, self._gate):
-                code = "route_locked" if turn.attempts <= MAX_ATTEMPTS else "turn_poisoned"
+            poisoned = turn.attempts > MAX_ATTEMPTS or turn.epoch > MAX_EPOCHS
+            if poisoned or not await turns.may_continue(connection, turn, self._gate):
+                code = "turn_poisoned" if poisoned else "route_locked"
                 problem = UnavailableError(
                     "This reply could not be finished. Your message is kept; try again.", code=code
                 ).problem()
