@@ -131,6 +131,8 @@ class Database:
                     server_settings={
                         "application_name": "rapport",
                         "jit": "off",
+                        # every statement names one user: planning recall again for each costs more than half of it
+                        "plan_cache_mode": "force_generic_plan",
                         # a process that was stopped in the middle of a transaction must not hold its rows for ever
                         "idle_in_transaction_session_timeout": "10s",
                         # a search of the vector index goes on until it has enough rows of this user
