@@ -330,7 +330,12 @@ class ChatEngine:
     async def _committed(self, turn: ClaimedTurn, material: Material, reply: Reply, seq: int) -> None:
         """After the commit: the live copy, and a wake-up for the learner. Neither may fail the turn."""
         line = Line(seq, "assistant", reply.text, reply.speaker)
-        await self._live.save(None, material.buffer.extended((material.message, line), reply.message_id, BUFFER_LINES))
+        if seq % BUFFER_LINES < 2:
+            # now and then the live copy is made anew, since the learner writes the summary that stands in it
+            await self._live.forget(turn.conversation_id)
+        else:
+            buffer = material.buffer.extended((material.message, line), reply.message_id, BUFFER_LINES)
+            await self._live.save(None, buffer)
         await self._jobs.wake_learner(turn.user_id, turn.conversation_id)
 
     # --- take over
