@@ -36,7 +36,8 @@ Vector = Vectors
 
 LEAST_ALIKE = 0.2
 """Cosine under which a memory that shares no word with the question is about something else (docs/recall.md)."""
-CANDIDATE = tuple(field.name for field in fields(ranking.Candidate))
+SIGNALS = len(fields(ranking.Candidate))
+"""Columns of the statement that make a candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,11 @@ async def recall(connection: Connection, query: RecallQuery) -> list[RecalledIte
         conversation_id,
         seq,
     )
-    if not rows or (rows[0]["lexical_best"] <= 0 and rows[0]["dense_best"] < LEAST_ALIKE):
+    asked_row = next(row for row in rows if row["layer"] == "asked")
+    rows = [row for row in rows if row is not asked_row]
+    if asked_row["lexical_best"] <= 0 and asked_row["dense_best"] < LEAST_ALIKE:
         return []
-    telling = dict(zip(asked, rows[0]["idfs"], strict=True))
+    telling = dict(zip(asked, asked_row["idfs"], strict=True))
     question = _question(query, telling)
     found = _ranked(rows, query, question)
     distinct = budget.distinct(found, lambda scored: scored[1]["text"])
@@ -104,7 +107,7 @@ Scored = tuple[float, asyncpg.Record]
 def _ranked(rows: Sequence[asyncpg.Record], query: RecallQuery, question: ranking.Question) -> list[Scored]:
     by_id = {row["id"]: row for row in rows}
     table = associations.table()
-    ranked = ranking.rank([_candidate(row) for row in rows], question, table)
+    ranked = ranking.rank([ranking.Candidate(*row[:SIGNALS]) for row in rows], question, table)
     return [(score, by_id[found.id]) for score, found in recency.newest_first(ranked, query.text, question, table)]
 
 
@@ -125,10 +128,6 @@ def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:
     )
 
 
-def _candidate(row: asyncpg.Record) -> ranking.Candidate:
-    return ranking.Candidate(**{name: row[name] for name in CANDIDATE})
-
-
 def _item(score: float, row: asyncpg.Record, query: RecallQuery, cutter: excerpts.Cutter) -> RecalledItem:
     day = temporal.local_day(row["said_at"], query.time_zone)
     why = [name for name, holds in (("dense", row["dense"] >= LEAST_ALIKE), ("lexical", row["words"] > 0)) if holds]
@@ -144,6 +143,6 @@ def _item(score: float, row: asyncpg.Record, query: RecallQuery, cutter: excerpt
         speaker=row["speaker"],
         role=row["role"],
         conversation_id=row["conversation_id"],
-        message_id=row["message_id"],
+        message_id=row["message_id"] or row["id"],
         seq=row["seq"],
     )

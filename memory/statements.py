@@ -89,14 +89,17 @@ WITH asked AS MATERIALIZED (
     FROM told, scale
     ORDER BY lexical / lexical_range + coalesce((dense - dense_worst) / dense_range, 0) DESC, id LIMIT {FACTS}
 )
-SELECT 'episode' AS layer, e.message_id AS id, e.conversation_id, e.seq, e.message_id, e.role, e.speaker, e.said_at,
-    e.text, e.traits, e.known_words, b.dense, b.words, b.meaning, b.words_before, b.words_after,
-    b.meaning_after, b.around, question.idfs,
-    scale.lexical_best, scale.dense_best
-FROM best AS b JOIN episodes AS e ON e.user_id = $1 AND e.message_id = b.message_id, question, scale
+-- in the order of `ranking.Candidate`; then what only the rendering needs; what is the same for all is in a row of its own
+SELECT e.message_id AS id, 'episode' AS layer, e.conversation_id, e.seq, e.role, e.speaker, e.said_at, e.text, e.traits,
+    e.known_words, b.words, b.meaning, b.words_before, b.words_after, b.meaning_after, b.around,
+    NULL::uuid AS message_id, b.dense, NULL::real[] AS idfs, NULL::real AS lexical_best, NULL::real AS dense_best
+FROM best AS b JOIN episodes AS e ON e.user_id = $1 AND e.message_id = b.message_id
 UNION ALL
-SELECT 'fact', f.id, f.conversation_id, f.source_seq, f.message_id,
-    CASE f.kind WHEN 'companion' THEN 'assistant' ELSE 'user' END, NULL, f.said_at,
-    f.text, 0, '', b.dense, b.words, b.meaning, 0, 0, 0, 0, question.idfs, scale.lexical_best, scale.dense_best
-FROM best_told AS b JOIN facts AS f ON f.user_id = $1 AND f.id = b.id, question, scale
+SELECT f.id, 'fact', f.conversation_id, f.source_seq, CASE f.kind WHEN 'companion' THEN 'assistant' ELSE 'user' END,
+    NULL, f.said_at, f.text, 0, '', b.words, b.meaning, 0, 0, 0, 0, f.message_id, b.dense, NULL, NULL, NULL
+FROM best_told AS b JOIN facts AS f ON f.user_id = $1 AND f.id = b.id
+UNION ALL
+SELECT NULL, 'asked', NULL, 0, '', NULL, NULL, '', 0, '', 0, 0, 0, 0, 0, 0, NULL, 0,
+    question.idfs, scale.lexical_best, scale.dense_best
+FROM question, scale
 """
