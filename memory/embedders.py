@@ -185,8 +185,11 @@ class MiniLmEmbedder:
             return self._model
 
     async def embed(self, texts: Sequence[str], *, max_tokens: int | None = None) -> Vectors:
-        """Unit vectors of shape (len(texts), 384); with `max_tokens`, of the texts' heads, ahead of bulk work."""
-        lane = self._bulk if max_tokens is None else self._questions
+        """Unit vectors of shape (len(texts), 384); with `max_tokens`, of the texts' heads.
+
+        A single text is somebody's question, and goes ahead of bulk work.
+        """
+        lane = self._questions if len(texts) == 1 else self._bulk
         limit = min(max_tokens or self._config.max_tokens, self._config.max_tokens)
         found = [lane.ask((text, limit)) for text in texts]
         # shielded: others may wait for the same text, and cancelling one caller must not fail them

@@ -64,7 +64,7 @@ async def test_a_question_waits_for_no_import() -> None:
         await embedder.embed(["warm"])
         bulk = asyncio.create_task(embedder.embed([f"line {n} " + "and so on " * 60 for n in range(60)]))
         await asyncio.sleep(0)
-        await embedder.embed(["Who am I?"], max_tokens=QUERY_TOKENS)
+        await embedder.embed(["Who am I?"])
         assert not bulk.done()
         await bulk
 
@@ -82,8 +82,7 @@ async def test_a_failing_run_fails_its_callers_and_not_the_next_ones(monkeypatch
     async with MiniLmEmbedder(EmbedderConfig(cache=0)) as embedder:
         await embedder.embed(["fine"])
         with monkeypatch.context() as broken:
-            broken.setattr(embedder, "_loaded", lambda: None)
-            broken.setattr(embedder._bulk, "_model", lambda: None)
+            broken.setattr(embedder._questions, "_model", lambda: None)
             with pytest.raises(AttributeError):
                 await embedder.embed(["not fine"])
         assert (await embedder.embed(["fine again"])).shape == (1, 384)
