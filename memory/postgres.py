@@ -32,6 +32,9 @@ AWAY = (
     asyncpg.DiskFullError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what a pooled connection answers between the server's last word and its end
+    # two transactions in each other's way: one of them is asked to come again
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
 )
 
 

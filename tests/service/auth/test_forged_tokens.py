@@ -187,7 +187,7 @@ FORGED: dict[str, tuple[Forge, str]] = {
     "iat in an hour": (with_claims(iat=NOW + 3600, exp=NOW + 7200), INVALID),
     "nbf in an hour": (with_claims(nbf=NOW + 3600), INVALID),
     "nbf a text": (with_claims(nbf="soon"), INVALID),
-    "exp before iat": (with_claims(iat=NOW + 20, exp=NOW + 10), INVALID),
+    "exp before iat": (with_claims(iat=NOW + 3600, exp=NOW + 3500), INVALID),
     "claims exchanged": (with_other_subject, INVALID),
     "signature of other claims": (signature_of_other_claims, INVALID),
     "signature cut": (tampered(lambda p: [p[0], p[1], p[2][:-4]]), INVALID),
