@@ -10,14 +10,12 @@ from starlette.responses import Response
 from memory import transcript
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
-from service.chat.events import frame
-from service.chat.routes import ConversationId, some
+from service.chat.routes import ConversationId, some, streamed
 from service.chat.schemas import Body, ConversationView, NewTurn, Text
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
 from service.dependencies import Context
 from service.errors import InvalidRequestError, TooLargeError
-from service.limits import address_of
 from service.limits.dependencies import WRITE
 
 router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])
@@ -65,7 +63,7 @@ async def regenerate(
         answers=message.id,
         request={"backend": body.backend} if body and body.backend else {},
     )
-    return await _streamed(request, context, caller, send)
+    return await streamed(request, context, caller, send)
 
 
 @router.post(
@@ -101,7 +99,7 @@ async def edit(
         at_root=message.parent_id is None,
         request={"backend": body.backend} if body.backend else {},
     )
-    return await _streamed(request, context, caller, send)
+    return await streamed(request, context, caller, send)
 
 
 @router.put("/head", responses=some(404), dependencies=[WRITE], summary="Go on from another branch")
@@ -111,12 +109,3 @@ async def choose_head(
     async with context.database.as_user(caller.user_id) as connection:
         chosen = await transcript.choose_head(connection, caller.user_id, conversation_id, body.message_id)
     return ConversationView.of(chosen)
-
-
-async def _streamed(request: Request, context: Context, caller: Caller, send: Send) -> EventStream:
-    admission = await context.limits.admit(caller, address_of(request), "turn")
-    try:
-        return EventStream(await context.chat.send(send), frame, admission=admission)
-    except BaseException:
-        await admission.aclose()
-        raise

@@ -216,9 +216,14 @@ async def send_turn(
         speaker=body.speaker,
         request={"backend": body.backend} if body.backend else {},
     )
+    return await streamed(request, context, caller, message)
+
+
+async def streamed(request: Request, context: Context, caller: Caller, send: Send) -> EventStream:
+    """Admit the caller, accept the message, and stream its reply; a refused one gives its place back."""
     admission = await context.limits.admit(caller, address_of(request), "turn")
     try:
-        return EventStream(await context.chat.send(message), frame, admission=admission)
+        return EventStream(await context.chat.send(send), frame, admission=admission)
     except BaseException:
         await admission.aclose()
         raise
