@@ -10,7 +10,7 @@ import pytest
 from memory.postgres import Database, PoolConfig
 
 # Rows that belong to nobody: numbers without people, and the service's own clockwork.
-SHARED = {"notice_counts", "memory_audits", "schedule", "alembic_version"}
+SHARED = {"notice_counts", "memory_audits", "schedule", "alembic_version", "backend_spend"}
 OPERATORS_ONLY = {"api_keys"}
 QUERIES = 500
 
