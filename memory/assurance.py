@@ -12,6 +12,8 @@ from memory.postgres import Connection, Database
 from memory.transcript import Owner
 
 ADULT = 18
+SELF_DECLARED = "self_declared"
+"""The method whose word is the user's own: it can make nobody older than a source that knows."""
 
 
 class AssertionReplayedError(LongTermMemoryError):
@@ -37,7 +39,10 @@ class Proof:
     minimum_age: int = 0
     """Of the level, by the policy in force."""
     birth_date: date | None = None
-    minor: bool = False
+    below: int | None = None
+    """Younger than this, where the source knows only a bracket."""
+    adult: bool = False
+    """The source knows only that it is an adult."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +63,17 @@ class Verdict:
 
     assurance: Assurance | None
     too_young: bool
-    minor: bool
+    oldest: int | None
+    """The user is known to be no older than this; None when nothing of the kind is known."""
 
 
 COLUMNS = "id, level, method, provider, policy_version, verified_at, expires_at, revoked_at"
 
 ADD_USER = "INSERT INTO users (user_id, issuer, subject) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING"
-LOCK_USER = "SELECT birth_date, known_minor FROM users WHERE user_id = $1 FOR UPDATE"
+# what an app store's bracket says; older releases wrote known_minor beside a birth date too, which says it better
+BRACKET = "CASE WHEN known_minor AND (known_below IS NOT NULL OR birth_date IS NULL) THEN coalesce(known_below, 18) END"
+KNOWN = f"SELECT birth_date, {BRACKET} AS below FROM users WHERE user_id = $1"
+LOCK_USER = f"{KNOWN} FOR UPDATE"
 
 RECORD = f"""
 INSERT INTO age_assurances (user_id, id, level, method, provider, policy_version, assertion_id, verified_at, expires_at)
@@ -90,11 +99,10 @@ async def record_proof(connection: Connection, owner: Owner, proof: Proof, today
     row = await connection.fetchrow(LOCK_USER, owner.user_id)
     assert row is not None  # noqa: S101  it was there or was made
     born = await _birth_date(connection, owner.user_id, row["birth_date"], proof.birth_date)
-    age = age_on(today, born) if born is not None else None
-    minor = proof.minor or (age is not None and age < ADULT)
-    too_young = proof.level is not None and (
-        (age is not None and age < proof.minimum_age) or (minor and proof.minimum_age >= ADULT)
-    )
+    trusted = proof.method != SELF_DECLARED
+    claimed = proof.below if trusted or proof.below is not None else row["below"]
+    oldest = oldest_by(today, born, claimed)
+    too_young = proof.level is not None and oldest is not None and oldest < proof.minimum_age
     opened = None if too_young else proof.level
     stored = await connection.fetchrow(
         RECORD,
@@ -110,11 +118,37 @@ async def record_proof(connection: Connection, owner: Owner, proof: Proof, today
     )
     if stored is None:
         raise AssertionReplayedError("This assertion was used before.")
-    adult = opened is not None and proof.minimum_age >= ADULT
-    known_minor = minor or (row["known_minor"] and not adult)
-    if known_minor != row["known_minor"]:
-        await connection.execute("UPDATE users SET known_minor = $2 WHERE user_id = $1", owner.user_id, known_minor)
-    return Verdict(Assurance(*stored) if opened is not None else None, too_young, known_minor)
+    below = _bracket(proof, row["below"], today, opened=opened is not None, trusted=trusted)
+    if below != row["below"]:
+        await connection.execute(
+            "UPDATE users SET known_minor = $2, known_below = $3 WHERE user_id = $1",
+            owner.user_id,
+            below is not None,
+            below,
+        )
+    return Verdict(Assurance(*stored) if opened is not None else None, too_young, oldest_by(today, born, below))
+
+
+def oldest_by(today: date, born: date | None, below: int | None) -> int | None:
+    """How old somebody can be at most, by their birth date and by a bracket: the stricter counts."""
+    ages = [age_on(today, born)] if born is not None else []
+    return min([*ages, below - 1]) if below is not None else min(ages, default=None)
+
+
+def _bracket(proof: Proof, below: int | None, today: date, *, opened: bool, trusted: bool) -> int | None:
+    """The bracket that counts from now on: the latest word of a source that may know."""
+    if proof.below is not None:
+        return proof.below
+    if below is None or not trusted:
+        return below
+    proved = proof.minimum_age if opened else 0
+    if proof.birth_date is not None:
+        proved = max(proved, age_on(today, proof.birth_date))
+    if proof.adult:
+        proved = ADULT
+    if proved < below:
+        return below
+    return None if proved >= ADULT else ADULT
 
 
 async def _birth_date(connection: Connection, user_id: UUID, known: date | None, given: date | None) -> date | None:
@@ -141,12 +175,14 @@ async def read_assurances(connection: Connection, user_id: UUID) -> list[Assuran
 
 async def is_minor(connection: Connection, user_id: UUID, today: date) -> bool:
     """True when the user is known to be younger than 18; the unknown are not known."""
-    row = await connection.fetchrow("SELECT birth_date, known_minor FROM users WHERE user_id = $1", user_id)
-    if row is None:
-        return False
-    if row["birth_date"] is not None:
-        return age_on(today, row["birth_date"]) < ADULT
-    return bool(row["known_minor"])
+    oldest = await read_oldest(connection, user_id, today)
+    return oldest is not None and oldest < ADULT
+
+
+async def read_oldest(connection: Connection, user_id: UUID, today: date) -> int | None:
+    """How old the user is known to be at most; None when that isn't known."""
+    row = await connection.fetchrow(KNOWN, user_id)
+    return None if row is None else oldest_by(today, row["birth_date"], row["below"])
 
 
 REVOKE = """

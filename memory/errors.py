@@ -3,6 +3,7 @@
 LongTermMemoryError
 ├── ReasonerUnavailableError      no model can answer now; the work is tried again later
 ├── ReasonerRefusedError          the models won't answer this text; the work counts as tried
+├── EmbedderUnavailableError      no model makes vectors now; texts are found by their words meanwhile
 ├── StoreUnavailableError         PostgreSQL is away or restarting
 ├── KeyUnavailableError           the master key that a user's texts are sealed under isn't here
 ├── AccountErasedError            moments ago; it can begin anew in a minute
@@ -12,7 +13,9 @@ LongTermMemoryError
     ├── ConversationNotFoundError (also somebody else's: the two can't be told apart)
     ├── RouteLockedError
     ├── AgeAssuranceRequiredError
+    ├── TooYoungError
     ├── TurnInProgressError
+    ├── NothingToContinueError
     └── IdempotencyConflictError
 """
 
@@ -27,6 +30,10 @@ class ReasonerUnavailableError(LongTermMemoryError):
 
 class ReasonerRefusedError(LongTermMemoryError):
     """The models won't answer this text, now or later."""
+
+
+class EmbedderUnavailableError(LongTermMemoryError):
+    """No model makes vectors now."""
 
 
 class StoreUnavailableError(LongTermMemoryError):
@@ -69,12 +76,20 @@ class AgeAssuranceRequiredError(TurnRefusedError):
     """The conversation's route asks for an age assurance that this user doesn't have."""
 
 
+class TooYoungError(TurnRefusedError):
+    """This user is known to be younger than the conversation's route allows."""
+
+
 class TurnInProgressError(TurnRefusedError):
     """Another reply is being written in this conversation."""
 
     def __init__(self, turn_id: object) -> None:
         super().__init__("Another reply is being written in this conversation.")
         self.turn_id = turn_id
+
+
+class NothingToContinueError(TurnRefusedError):
+    """The reply is whole, or has not begun."""
 
 
 class IdempotencyConflictError(TurnRefusedError):

@@ -17,8 +17,10 @@ from memory.errors import (
     ConversationNotFoundError,
     IdempotencyConflictError,
     RouteLockedError,
+    TooYoungError,
     TurnInProgressError,
 )
+from memory.gates import GATED, Gate
 from memory.postgres import Connection
 from memory.vault import opened, sealed
 
@@ -27,15 +29,6 @@ TurnState = Literal["running", "completed", "stopped", "failed"]
 
 TITLE = 60
 """Characters of the first message that a conversation without a title is called by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """What the configuration says about routes: which exist, and which age assurance each needs."""
-
-    routes: tuple[str, ...]
-    needs: dict[str, str] = field(default_factory=dict)
-    """Route to the level it needs; a route that isn't here needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +49,8 @@ class NewTurn:
     """True begins the conversation anew beside its first message; `parent_id` is then None."""
     answers: UUID | None = None
     """A message of the user's that is answered once more; `content` and `message_id` are then its own."""
+    prefix: str = ""
+    """Text of a reply to `answers` that this turn goes on with; `request` names the reply."""
     leased: bool = True
     """False leaves the turn to a runner outside this process."""
 
@@ -86,6 +81,8 @@ class ClaimedTurn:
     request: dict[str, Any]
     route: str
     created_at: datetime
+    upstream: dict[str, Any] | None = None
+    """Where the model server can be asked for the rest of the reply that it is writing, if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,69 +108,56 @@ class Renewal:
     """The conversation was locked, deleted, or its assurance withdrawn since the turn was accepted."""
 
 
-GATED = """
-c AS (
-    SELECT id, route, lock_reason, lock_epoch, active_turn, head_id FROM conversations
-    WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR UPDATE
-), again AS (
-    SELECT id, seq, turn_id, fingerprint, created_at FROM messages
-    WHERE user_id = $1 AND conversation_id = $2 AND client_message_id = $3
-), gate AS (
-    SELECT c.route = ANY($4::text[]) AND (
-        NOT c.route = ANY($5::text[])
-        OR EXISTS (
-            SELECT FROM age_assurances a JOIN unnest($5::text[], $6::text[]) AS need(route, level) ON need.level = a.level
-            WHERE a.user_id = $1 AND need.route = c.route AND a.revoked_at IS NULL AND a.expires_at > now()
-        )
-        -- a revocation that ended while this waited for the row has raised its epoch: what was seen of the assurance is too old
-        AND c.lock_epoch = (SELECT seen.lock_epoch FROM conversations seen WHERE seen.user_id = $1 AND seen.id = $2)
-    ) AS open FROM c
-)"""
-
 TURN_OF_BUMPED = """
 turn AS (
-    INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, lease_until, route, lock_epoch, request, epoch, attempts)
+    INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, lease_until, route, lock_epoch, request, epoch, attempts{more})
     SELECT $1, $7, $2, $8, 'running', CASE WHEN $10 THEN clock_timestamp() + $9 * interval '1 second' END, route, lock_epoch, $11,
-        CASE WHEN $10 THEN 1 ELSE 0 END, CASE WHEN $10 THEN 1 ELSE 0 END
+        CASE WHEN $10 THEN 1 ELSE 0 END, CASE WHEN $10 THEN 1 ELSE 0 END{values}
     FROM bumped
 ), work AS (
     -- the reply will want to be learnt from too; if it never comes, this is when the message is learnt from alone
     INSERT INTO outbox (user_id, conversation_id, not_before) SELECT $1, $2, now() + interval '20 seconds' FROM bumped
     ON CONFLICT (user_id, conversation_id) DO NOTHING
 )
-SELECT c.route, c.lock_reason, c.lock_epoch, c.active_turn, gate.open, message.seq, message.created_at, message.parent_id,
+SELECT c.route, c.lock_reason, c.lock_epoch, c.active_turn, gate.assured, gate.young, gate.fresh, message.seq, message.created_at, message.parent_id,
     again.id AS again_id, again.seq AS again_seq, again.turn_id AS again_turn, again.fingerprint AS again_fingerprint,
     again.created_at AS again_created_at
 FROM c CROSS JOIN gate LEFT JOIN message ON true LEFT JOIN again ON true"""
 
 ACCEPT = f"""
-WITH {GATED}, parent AS (
+WITH {GATED.format(others="")}, parent AS (
     SELECT m.id, m.chain FROM c JOIN messages m ON m.user_id = $1 AND m.conversation_id = $2
-        AND m.id = coalesce($16::uuid, CASE WHEN NOT $17 THEN c.head_id END)
+        AND m.id = coalesce($17::uuid, CASE WHEN NOT $18 THEN c.head_id END)
 ), bumped AS (
     UPDATE conversations t SET next_seq = t.next_seq + 1, head_id = $8, active_turn = $7, updated_at = now(),
-        title = CASE WHEN t.title = '' THEN $18 ELSE t.title END
+        title = CASE WHEN t.title = '' THEN $19 ELSE t.title END
     FROM c, gate
     WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL
-        AND NOT EXISTS (SELECT FROM again) AND ($16::uuid IS NULL OR EXISTS (SELECT FROM parent))
+        AND NOT EXISTS (SELECT FROM again) AND ($17::uuid IS NULL OR EXISTS (SELECT FROM parent))
     RETURNING t.next_seq - 1 AS seq, c.route, c.lock_epoch
 ), message AS (
     INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, client_message_id, fingerprint, chain)
-    SELECT $1, $2, bumped.seq, $8, parent.id, $7, 'user', $13, $12, $3, $14,
-        CASE WHEN parent.id IS NULL OR parent.chain IS NOT NULL THEN sha256(coalesce(parent.chain, ''::bytea) || $15) END
+    SELECT $1, $2, bumped.seq, $8, parent.id, $7, 'user', $14, $13, $3, $15,
+        CASE WHEN parent.id IS NULL OR parent.chain IS NOT NULL THEN sha256(coalesce(parent.chain, ''::bytea) || $16) END
     FROM bumped LEFT JOIN parent ON true
     RETURNING seq, created_at, parent_id
-), {TURN_OF_BUMPED}
+), {TURN_OF_BUMPED.format(more="", values="")}
 """
 
+# a message that is answered once more has its key already: this turn's own key stands in the turn
+KEYED = """UNION ALL
+    SELECT u.id, u.seq, t.id, t.fingerprint, u.created_at FROM turns t JOIN messages u ON u.user_id = $1 AND u.id = t.user_message_id
+    WHERE t.user_id = $1 AND t.conversation_id = $2 AND t.idempotency_key = $3"""
+
 ANSWER_AGAIN = f"""
-WITH {GATED}, message AS (
+WITH {GATED.format(others=KEYED)}, message AS (
     SELECT seq, created_at, parent_id FROM messages WHERE user_id = $1 AND conversation_id = $2 AND id = $8 AND role = 'user'
 ), bumped AS (
     UPDATE conversations t SET head_id = $8, active_turn = $7, updated_at = now() FROM c, gate
     WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL AND EXISTS (SELECT FROM message)
+        AND NOT EXISTS (SELECT FROM again)
     RETURNING c.route, c.lock_epoch
-), {TURN_OF_BUMPED}
+), {TURN_OF_BUMPED.format(more=", idempotency_key, fingerprint, checkpoint", values=", $3, $13, $14")}
 """
 
 
@@ -194,13 +178,15 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         lease_seconds,
         turn.leased,
         turn.request,
+        gate.least_ages,
     )
+    own: list[object]
     if turn.answers is not None:
-        row = await connection.fetchrow(ANSWER_AGAIN, *common)
+        statement = ANSWER_AGAIN
+        own = [turn.fingerprint, await sealed(connection, turn.user_id, "turns", turn.turn_id, turn.prefix)]
     else:
-        row = await connection.fetchrow(
-            ACCEPT,
-            *common,
+        statement = ACCEPT
+        own = [
             await sealed(connection, turn.user_id, "messages", turn.message_id, turn.content),
             turn.speaker,
             turn.fingerprint,
@@ -208,12 +194,16 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
             turn.parent_id,
             turn.at_root,
             await sealed(connection, turn.user_id, "conversations", turn.conversation_id, turn.content[:TITLE]),
-        )
+        ]
+    row = await connection.fetchrow(statement, *common, *own)
+    if row is not None and not row["fresh"]:
+        # it has the row now, so that a second look sees whatever it waited for; nothing was written by the first
+        row = await connection.fetchrow(statement, *common, *own)
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
     if row["again_id"] is not None:
-        if row["again_fingerprint"] != turn.fingerprint:
-            raise IdempotencyConflictError("This client_message_id was used for another message.")
+        if row["again_fingerprint"] != turn.fingerprint or turn.answers not in (None, row["again_id"]):
+            raise IdempotencyConflictError("This client_message_id was used for another request.")
         return Accepted(
             row["again_turn"],
             row["again_id"],
@@ -226,7 +216,9 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         )
     if row["lock_reason"] is not None:
         raise RouteLockedError(row["lock_reason"])
-    if not row["open"]:
+    if row["young"]:
+        raise TooYoungError("The user is known to be younger than the route allows.")
+    if not row["assured"]:
         raise AgeAssuranceRequiredError(f"The route {row['route']!r} asks for an age assurance.")
     if row["active_turn"] is not None:
         raise TurnInProgressError(row["active_turn"])
@@ -252,38 +244,32 @@ CLAIM = """
 UPDATE turns t SET epoch = t.epoch + 1, attempts = t.attempts + 1, lease_until = clock_timestamp() + $1 * interval '1 second'
 WHERE (t.user_id, t.id) IN (
     SELECT user_id, id FROM turns
-    WHERE status = 'running' AND (lease_until IS NULL OR lease_until < clock_timestamp()) AND ($3::uuid IS NULL OR id = $3)
+    WHERE status = 'running' AND (lease_until IS NULL OR lease_until < clock_timestamp() - $5 * interval '1 second')
+        AND ($3::uuid IS NULL OR id = $3) AND id <> ALL($4::uuid[])
     ORDER BY lease_until NULLS FIRST LIMIT $2 FOR UPDATE SKIP LOCKED
 )
-RETURNING t.user_id, t.id, t.conversation_id, t.user_message_id, t.epoch, t.attempts, t.checkpoint, t.request, t.route, t.created_at
+RETURNING t.user_id, t.id, t.conversation_id, t.user_message_id, t.epoch, t.attempts, t.checkpoint, t.request, t.route, t.created_at,
+    t.upstream
 """
 
 
 async def claim(
-    connection: Connection, lease_seconds: float, limit: int, turn_id: UUID | None = None
+    connection: Connection,
+    lease_seconds: float,
+    limit: int,
+    turn_id: UUID | None = None,
+    *,
+    own: Sequence[UUID] = (),
+    grace: float = 0.0,
 ) -> list[ClaimedTurn]:
-    """Become the writer of turns that nobody writes: new ones left to a runner, or those whose writer's lease ran out."""
-    claimed = [ClaimedTurn(*row) for row in await connection.fetch(CLAIM, lease_seconds, limit, turn_id)]
+    """Become the writer of turns that nobody writes: new ones left to a runner, or those whose writer's lease ran out.
+
+    Turns that this process writes already are its `own`: a lease that ran out because the process was held up is renewed,
+    not taken over. `grace` leaves turns to others for so many seconds more.
+    """
+    rows = await connection.fetch(CLAIM, lease_seconds, limit, turn_id, list(own), grace)
+    claimed = [ClaimedTurn(*row) for row in rows]
     return [replace(turn, checkpoint=await opened(connection, turn.user_id, turn.checkpoint)) for turn in claimed]
-
-
-MAY_CONTINUE = """
-SELECT c.lock_reason IS NULL AND c.lock_epoch = t.lock_epoch AND c.route = t.route AND c.route = ANY($3::text[]) AND (
-    NOT c.route = ANY($4::text[])
-    OR EXISTS (
-        SELECT FROM age_assurances a JOIN unnest($4::text[], $5::text[]) AS need(route, level) ON need.level = a.level
-        WHERE a.user_id = $1 AND need.route = c.route AND a.revoked_at IS NULL AND a.expires_at > now()
-    )
-)
-FROM turns t JOIN conversations c ON c.user_id = t.user_id AND c.id = t.conversation_id
-WHERE t.user_id = $1 AND t.id = $2 AND c.deleted_at IS NULL
-"""
-
-
-async def may_continue(connection: Connection, turn: ClaimedTurn, gate: Gate) -> bool:
-    """Whether the gate that let the turn in would still let it go on."""
-    args = (list(gate.routes), list(gate.needs), list(gate.needs.values()))
-    return bool(await connection.fetchval(MAY_CONTINUE, turn.user_id, turn.turn_id, *args))
 
 
 RENEW = """
@@ -317,15 +303,16 @@ WITH done AS (
     UPDATE turns SET status = $4, finished_at = clock_timestamp(), lease_until = NULL, checkpoint = '', reply_message_id = $5,
         finish_reason = $7, backend = $8, model = $9, scripted = $10, usage = $11
     WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
-    RETURNING conversation_id, user_message_id
+    RETURNING conversation_id, user_message_id, (request -> 'continues' ->> 'message_id')::uuid AS continues
 ), bumped AS (
     UPDATE conversations c SET next_seq = c.next_seq + 1, head_id = $5, active_turn = NULL, updated_at = now()
     FROM done WHERE c.user_id = $1 AND c.id = done.conversation_id
     RETURNING c.next_seq - 1 AS seq
 ), message AS (
-    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status, chain)
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status, chain, continues)
     SELECT $1, done.conversation_id, bumped.seq, $5, done.user_message_id, $2, 'assistant', $12, $6,
-        CASE WHEN $4 = 'stopped' THEN 'stopped' ELSE 'complete' END, sha256(u.chain || $13)
+        CASE WHEN $4 = 'stopped' THEN 'stopped' WHEN $7 = 'length' THEN 'cut' ELSE 'complete' END, sha256(u.chain || $13),
+        done.continues
     FROM bumped, done JOIN messages u ON u.user_id = $1 AND u.id = done.user_message_id
     RETURNING seq
 ), work AS (

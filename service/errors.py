@@ -19,16 +19,19 @@ from memory.errors import (
     AccountErasedError,
     AgeAssuranceRequiredError,
     ConversationNotFoundError,
+    EmbedderUnavailableError,
     IdempotencyConflictError,
     KeyUnavailableError,
     LongTermMemoryError,
     MemoryNotFoundError,
     NotCorrectableError,
+    NothingToContinueError,
     RouteLockedError,
     StoreUnavailableError,
+    TooYoungError,
     TurnInProgressError,
 )
-from service.llm.errors import BackendError, BackendUnavailableError, ModelNotFoundError
+from service.llm.errors import BackendError, BackendUnavailableError, UnknownNameError
 from sessions.errors import SessionsError
 
 PROBLEM_TYPE = "urn:rapport:problem:"
@@ -109,8 +112,10 @@ _PLAIN: dict[type[LongTermMemoryError], tuple[type[RapportError], str]] = {
     ConversationNotFoundError: (NotFoundError, "conversation_not_found"),
     MemoryNotFoundError: (NotFoundError, "memory_not_found"),
     NotCorrectableError: (ConflictError, "not_correctable"),
+    NothingToContinueError: (ConflictError, "nothing_to_continue"),
     AccountErasedError: (ConflictError, "account_erased"),
     KeyUnavailableError: (UnavailableError, "key_unavailable"),
+    EmbedderUnavailableError: (UnavailableError, "embeddings_unavailable"),
 }
 
 
@@ -123,6 +128,8 @@ def _of_memory(error: LongTermMemoryError) -> RapportError:
         return ForbiddenError(detail, code="route_locked", reason=error.reason)
     if isinstance(error, AgeAssuranceRequiredError):
         return ForbiddenError(f"{detail} Send one to POST /v1/age-assurance first.", code="age_assurance_required")
+    if isinstance(error, TooYoungError):
+        return ForbiddenError("This is for people who are older.", code="below_minimum_age")
     if isinstance(error, TurnInProgressError):
         return ConflictError(
             f"{detail} Follow it at /v1/conversations/…/turns/{error.turn_id}/stream, stop it, or wait.",
@@ -145,7 +152,7 @@ class BackendFailureError(RapportError):
 
 def of_backend(error: BackendError) -> RapportError:
     """What a user reads when the model server failed: no inner address, no text of another's."""
-    if isinstance(error, ModelNotFoundError):
+    if isinstance(error, UnknownNameError):
         return NotFoundError(error.told, code=error.code, retryable=False)
     if isinstance(error, BackendUnavailableError):
         retry_after = max(1, round(error.retry_after)) if error.retry_after else 5

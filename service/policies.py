@@ -2,14 +2,14 @@
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from memory.turns import Gate
+from memory.gates import Gate
 from service.errors import RapportError
 
 METHODS = frozenset({"document", "face_estimate", "credit_card", "bank", "app_store", "operator", "self_declared"})
@@ -46,6 +46,7 @@ class RoutePolicy:
     ratings: frozenset[str]
     """Ratings of characters that may appear."""
     minimum_age: int
+    """Whoever is known to be younger is refused; the unknown are let in where no level is asked for."""
 
     def allows_backend(self, name: str) -> bool:
         return self.backends is None or name in self.backends
@@ -63,7 +64,17 @@ class Policies:
     def gate(self) -> Gate:
         """What the accept statement checks."""
         needs = {route.name: route.assurance for route in self.routes.values() if route.assurance is not None}
-        return Gate(routes=tuple(self.routes), needs=needs)
+        ages = {route.name: route.minimum_age for route in self.routes.values() if route.minimum_age}
+        return Gate(routes=tuple(self.routes), needs=needs, ages=ages)
+
+    def open_routes(self, proved: Collection[str], oldest: int | None) -> list[str]:
+        """The routes of somebody who has proved these levels and is known to be no older than `oldest`."""
+        return [
+            route.name
+            for route in self.routes.values()
+            if (route.assurance is None or route.assurance in proved)
+            and (oldest is None or oldest >= route.minimum_age)
+        ]
 
     def gated_by(self, level: str) -> tuple[str, ...]:
         """The routes that a user loses with this level."""

@@ -17,11 +17,18 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from memory import turns
-from memory.errors import LongTermMemoryError, StoreUnavailableError, TurnInProgressError, TurnRefusedError
+from memory.errors import (
+    AgeAssuranceRequiredError,
+    LongTermMemoryError,
+    StoreUnavailableError,
+    TurnInProgressError,
+    TurnRefusedError,
+)
+from memory.gates import Gate, may_continue, may_stream
 from memory.postgres import Database
 from memory.quotas import QuotaExceededError, hold_quota
 from memory.transcript import Conversation, read_branch, read_conversation
-from memory.turns import Accepted, ClaimedTurn, Gate, NewTurn, Reply, StoredTurn, TurnState
+from memory.turns import Accepted, ClaimedTurn, NewTurn, Reply, StoredTurn, TurnState
 from service.chat import events as ev
 from service.chat.follow import ReplyReader, accepted_event
 from service.chat.live import LiveReply
@@ -48,6 +55,8 @@ MAX_ATTEMPTS = 6
 """Writers that a turn may use up without getting on, before it counts as poison."""
 CLAIM_SECONDS = 0.1
 """Between looks for turns that nobody writes; the index of running turns makes a look cost about 0.2 ms."""
+LOGLESS_SECONDS = 1.5
+"""How long an instance that can't reach Redis leaves orphaned turns to instances that can."""
 PROMPT_ESTIMATE = 800
 """Tokens that a prompt is taken to have until its backend has counted them."""
 
@@ -68,6 +77,8 @@ class Send:
     """Say it in the first message's place."""
     answers: UUID | None = None
     """Answer this message of the user's once more; `content` is then its text."""
+    prefix: str = ""
+    """Go on behind this text of a reply to it."""
 
 
 class ChatEngine:
@@ -83,7 +94,7 @@ class ChatEngine:
         jobs: Jobs,
         gate: Gate,
         duty: Duty,
-        resumable: Callable[[], bool],
+        resumable: Callable[..., bool],
         writes_here: bool,
         tokens_per_day: int = 0,
     ) -> None:
@@ -125,6 +136,7 @@ class ChatEngine:
             parent_id=message.parent_id,
             at_root=message.at_root,
             answers=message.answers,
+            prefix=message.prefix,
             leased=self._writes_here,
         )
         vector = self._recaller.embed(message.content)
@@ -149,7 +161,7 @@ class ChatEngine:
                 accepted.message_id,
                 accepted.seq,
                 accepted.created_at,
-                resumable=self._resumable(),
+                resumable=self._resumable(message.conversation_id),
             ),
         )
         if self._writes_here:
@@ -208,8 +220,12 @@ class ChatEngine:
     async def follow(
         self, user_id: UUID, conversation_id: UUID, turn_id: UUID, after: EventId | None, *, duplicate: bool = False
     ) -> AsyncIterator[Sequence[Event]]:
-        """The turn's stream after `after`. Raises `ConversationNotFoundError` for anybody but its owner."""
-        turn = await self.read_turn(user_id, conversation_id, turn_id)
+        """The turn's stream after `after`. Raises `ConversationNotFoundError` for anybody but its owner, and
+        `AgeAssuranceRequiredError` when they may not see its route any more."""
+        async with self._database.as_user(user_id) as connection:
+            turn = await turns.read_turn(connection, user_id, conversation_id, turn_id)
+            if not await may_stream(connection, user_id, turn.route, self._gate):
+                raise AgeAssuranceRequiredError(f"The route {turn.route!r} asks for an age assurance.")
         key = Log(user_id, conversation_id, turn_id)
         if after is not None:
             return self._reader.events(key, after)
@@ -301,7 +317,7 @@ class ChatEngine:
             known=known,
             companion=buffer.companion_name,
         )
-        extra = {"degraded": recalled.degraded}
+        extra = {"degraded": recalled.degraded, "words_only": recalled.words_only}
         instructions = turn.request.get("instructions", "")
         return Material(
             line,
@@ -352,9 +368,15 @@ class ChatEngine:
             await self._claim(turn_id)
 
     async def _claim(self, turn_id: UUID | None) -> None:
+        # what this process writes, it reads from upstream still: after a hold-up its lease is renewed, not taken over
+        own = list(self._writers)
+        # PostgreSQL's copy of a reply is up to a second old: who can't see the logs lets those go first who can
+        grace = 0.0 if self._resumable() or not self._tools.replies.durable else LOGLESS_SECONDS
         try:
             async with self._database.system() as connection:
-                claimed = await turns.claim(connection, self._tools.lease_seconds, 8, turn_id)
+                claimed = await turns.claim(
+                    connection, self._tools.lease_seconds, 8, turn_id, own=own, grace=grace
+                )
         except StoreUnavailableError:
             return
         for turn in claimed:
@@ -371,7 +393,7 @@ class ChatEngine:
             stored = await turns.read_turn(connection, turn.user_id, turn.conversation_id, turn.turn_id)
             branch = await read_branch(connection, turn.user_id, turn.conversation_id, turn.user_message_id, 1)
             poisoned = turn.attempts > MAX_ATTEMPTS or turn.epoch > MAX_EPOCHS
-            if poisoned or not await turns.may_continue(connection, turn, self._gate):
+            if poisoned or not await may_continue(connection, turn.user_id, turn.turn_id, self._gate):
                 code = "turn_poisoned" if poisoned else "route_locked"
                 problem = UnavailableError(
                     "This reply could not be finished. Your message is kept; try again.", code=code
@@ -422,7 +444,7 @@ def _claimed(new: NewTurn, accepted: Accepted) -> ClaimedTurn:
         user_message_id=accepted.message_id,
         epoch=FIRST.epoch,
         attempts=1,
-        checkpoint="",
+        checkpoint=new.prefix,
         request=new.request,
         route=accepted.route,
         created_at=datetime.now(UTC),

@@ -1,7 +1,7 @@
 """Follow a reply from anywhere: from this process if it is written here, else from the log, at last from PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from uuid import UUID
 
 from memory.errors import ConversationNotFoundError, LongTermMemoryError
@@ -9,6 +9,7 @@ from memory.postgres import Database
 from memory.turns import StoredTurn, read_turn
 from service.chat import events as ev
 from service.chat.live import LiveReply
+from service.compliance.duty import Notice, told_in_turn
 from service.errors import translate
 from sessions.errors import LiveStateUnavailableError, SessionsError
 from sessions.replies import FIRST, Event, EventId, Log, ReplyLog, contiguous
@@ -19,46 +20,57 @@ QUIET_SECONDS = 1.0
 """After so long without an event a reader asks PostgreSQL whether the turn still runs, and who writes it."""
 
 
+Waiting = tuple[Log, EventId | None, "asyncio.Future[list[Event]]", float]
+"""What is followed, from where, who waits, and until when."""
+
+
 class LogFollower:
-    """Reads on in many logs with one round trip a tick. A log, not a channel: what was missed is still there."""
+    """Reads on in many logs with one round trip a tick. A log, not a channel: what was missed is still there.
+
+    Logs on one server of a cluster tick together, so that a server that is away or slow holds up its own alone.
+    """
 
     def __init__(self, replies: ReplyLog) -> None:
         self._replies = replies
-        self._waiting: list[tuple[Log, EventId | None, asyncio.Future[list[Event]], float]] = []
-        self._ticking: asyncio.Task[None] | None = None
+        self._waiting: dict[Hashable, list[Waiting]] = {}
+        self._ticking: dict[Hashable, asyncio.Task[None]] = {}
 
     async def next(self, log: Log, after: EventId | None) -> list[Event]:
         """The events after `after` as soon as there are any; an empty list after QUIET_SECONDS or while Redis is away."""
         loop = asyncio.get_running_loop()
         found: asyncio.Future[list[Event]] = loop.create_future()
-        self._waiting.append((log, after, found, loop.time() + QUIET_SECONDS))
-        if self._ticking is None or self._ticking.done():
-            self._ticking = asyncio.create_task(self._tick(), name="follow-logs")
+        shard = self._replies.shard(log)
+        self._waiting.setdefault(shard, []).append((log, after, found, loop.time() + QUIET_SECONDS))
+        if shard not in self._ticking:
+            self._ticking[shard] = asyncio.create_task(self._tick(shard), name="follow-logs")
         return await found
 
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            waiting = [entry for entry in waiting if not entry[2].done()]
-            try:
-                answers = (
-                    await self._replies.read_many([(log, after) for log, after, _, _ in waiting]) if waiting else []
-                )
-            except LiveStateUnavailableError:
-                answers = [[] for _ in waiting]
-            now = loop.time()
-            for entry, answer in zip(waiting, answers, strict=True):
-                _, _, found, deadline = entry
-                if found.done():
-                    continue
-                if isinstance(answer, Exception):
-                    found.set_exception(answer)
-                elif answer or now >= deadline:
-                    found.set_result(answer)
-                else:
-                    self._waiting.append(entry)
-            await asyncio.sleep(POLL_SECONDS)
+    async def _tick(self, shard: Hashable) -> None:
+        try:
+            while waiting := self._waiting.pop(shard, None):
+                waiting = [entry for entry in waiting if not entry[2].done()]
+                if again := await self._look(waiting):
+                    self._waiting.setdefault(shard, []).extend(again)
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            del self._ticking[shard]
+
+    async def _look(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """Tell those for whom there is something, or who have waited long enough; gives the others."""
+        answers = await self._replies.read_many([(log, after) for log, after, _, _ in waiting]) if waiting else []
+        now = asyncio.get_running_loop().time()
+        again = []
+        for entry, answer in zip(waiting, answers, strict=True):
+            _, _, found, deadline = entry
+            if found.done():
+                continue
+            if isinstance(answer, Exception) and not isinstance(answer, LiveStateUnavailableError):
+                found.set_exception(answer)
+            elif (there := [] if isinstance(answer, Exception) else answer) or now >= deadline:
+                found.set_result(there)
+            else:
+                again.append(entry)
+        return again
 
 
 class ReplyReader:
@@ -102,7 +114,7 @@ class ReplyReader:
             batch = [item for item in fresh if last is None or item.id > last]
             if batch:
                 if not contiguous(last, batch):
-                    batch = _rebased(live.events)
+                    batch = _rebased(live.events, last)
                 last = batch[-1].id
                 yield batch
             if live.ended or live.abandoned:
@@ -117,7 +129,7 @@ class ReplyReader:
             if events and contiguous(last, events):
                 return events
             if events and (whole := await self._replies.read(log)):
-                return _rebased(whole)
+                return _rebased(whole, last)
         except SessionsError:
             await asyncio.sleep(POLL_SECONDS)
         try:
@@ -152,6 +164,10 @@ class ReplyReader:
         if last is None:
             events.append(accepted_event(turn))
             last = FIRST
+        if last == FIRST:
+            for notice in await self._told(log):
+                last = last.next()
+                events.append(ev.event(last, ev.NOTICE, notice.data))
         following = EventId(max(last.epoch, turn.epoch), last.n + 1 if last.epoch >= turn.epoch else 0)
         if turn.reply is not None:
             if not (logged and logged[-1].id == last and ev.text_of(logged) == turn.reply):
@@ -162,14 +178,22 @@ class ReplyReader:
             events.append(ev.event(following, ev.FAILED, turn.failure or {"code": "turn_failed", "retryable": True}))
         return events
 
+    async def _told(self, log: Log) -> list[Notice]:
+        try:
+            async with self._database.as_user(log.owner) as connection:
+                return await told_in_turn(connection, log.owner, log.turn_id)
+        except LongTermMemoryError:
+            return []  # the reply matters more, and the notices stand beside the messages too
 
-def _rebased(events: Sequence[Event]) -> list[Event]:
-    """All of `events` for a reader who can't be given them one by one."""
+
+def _rebased(events: Sequence[Event], last: EventId | None) -> list[Event]:
+    """All of `events` for a reader who can't be given them one by one: the text as one, and the notices after `last`."""
     terminal = [events[-1]] if events[-1].type in ev.TERMINAL else []
     told = events[: len(events) - len(terminal)]
     if not told:
         return list(terminal)
-    return [ev.rebase(told, told[-1].id, "catching_up"), *terminal]
+    notices = [item for item in told[:-1] if item.type == ev.NOTICE and (last is None or item.id > last)]
+    return [*notices, ev.rebase(told, told[-1].id, "catching_up"), *terminal]
 
 
 def accepted_event(turn: StoredTurn, *, duplicate: bool = False) -> Event:

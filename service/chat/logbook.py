@@ -131,9 +131,13 @@ class Logbook:
 
     def _whole(self, item: Event) -> list[Event]:
         base = ev.event(item.id, ev.REBASED, {"text": self.shown_text, "reason": "log_lost"})
-        if item.type in (ev.DELTA, ev.REBASED):
-            return [base]
-        return [base, Event(item.id.next(), item.type, item.data)]
+        whole = [base]
+        # a notice keeps its own id, by which readers who have it know it again
+        told = {orjson.loads(one.data)["id"]: one for one in self._live.events if one.type == ev.NOTICE}
+        for one in (*told.values(), item):
+            if one.type not in (ev.DELTA, ev.REBASED):
+                whole.append(Event(whole[-1].id.next(), one.type, one.data))
+        return whole
 
     async def _append(self, expected: str, events: list[Event]) -> Appended | None:
         """None: Redis is away. Raises `FencedError`."""

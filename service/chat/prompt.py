@@ -75,12 +75,12 @@ def build_request(material: Material, target: Target, *, prefix: str, reply_toke
         if cost <= left:
             kept.insert(0, line)
             left -= cost
-    if material.profile and (cost := target.count(material.profile)) <= left // 3:
-        system += f"\n\nWhat you know of the person you talk with:\n{fenced_lines(material.profile)}"
+    if material.profile and (cost := target.count(_record(material.profile))) <= left // 3:
+        system += f"\n\nWhat you know of the person you talk with:\n{_record(material.profile)}"
         left -= cost
     summary = material.buffer.summary
-    if summary and (cost := target.count(summary)) <= left // 2:
-        system += f"\n\nEarlier in this conversation:\n{fenced_lines(summary)}"
+    if summary and (cost := target.count(_record(summary))) <= left // 2:
+        system += f"\n\nEarlier in this conversation:\n{_record(summary)}"
         left -= cost
     block, used = _memory_block(material.memories, target, left)
     left -= used
@@ -110,6 +110,11 @@ def _memory_block(memories: Sequence[RecalledItem], target: Target, budget: int)
         lines.append(line)
         used += cost
     return (f"<memory>\n{chr(10).join(lines)}\n</memory>\n\n", used) if lines else ("", 0)
+
+
+def _record(text: str) -> str:
+    """What a model wrote about what was said is no more to be obeyed than what was said."""
+    return f"<memory>\n{fenced_lines(text)}\n</memory>"
 
 
 def fenced(text: str) -> str:

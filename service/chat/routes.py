@@ -26,6 +26,7 @@ from service.chat.schemas import (
 )
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
+from service.compliance.duty import told_with_messages
 from service.dependencies import Context
 from service.errors import InvalidRequestError, TooLargeError
 from service.limits import address_of
@@ -178,10 +179,13 @@ async def list_messages(
         found = await transcript.list_messages(
             connection, caller.user_id, conversation_id, limit + 1, before=before, after=after
         )
+        turns = {message.turn_id for message in found if message.turn_id is not None}
+        told = await told_with_messages(connection, caller.user_id, turns) if turns else {}
     more = len(found) > limit
     page = found[:limit] if after is not None else found[-limit:]
     return MessagePage(
-        items=[MessageView.of(message) for message in page], next_before=page[0].seq if more and after is None else None
+        items=[MessageView.of(message, told.get(message.id, ())) for message in page],
+        next_before=page[0].seq if more and after is None else None,
     )
 
 

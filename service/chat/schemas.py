@@ -1,5 +1,6 @@
 """What the native API takes and gives."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from memory.transcript import Conversation, Message
 from memory.turns import StoredTurn
+from service.compliance.duty import Notice
 
 
 def _plain(text: str) -> str:
@@ -103,6 +105,14 @@ class ConversationPage(BaseModel):
     next_cursor: str | None
 
 
+class NoticeView(BaseModel):
+    """What the service itself told the user, as the stream's event `notice` did."""
+
+    id: str
+    kind: str = Field(examples=["ai_disclosure", "break_reminder", "crisis_referral"])
+    text: str
+
+
 class MessageView(BaseModel):
     id: UUID
     seq: int
@@ -112,10 +122,16 @@ class MessageView(BaseModel):
     content: str
     created_at: datetime
     turn_id: UUID | None
-    status: Literal["complete", "stopped"]
+    status: Literal["complete", "stopped", "cut"] = Field(
+        description="A reply that was stopped, or cut at its length limit, can be continued"
+    )
+    continues: UUID | None = Field(
+        description="The reply that this one went on with: it begins with that one's text, and stands for it"
+    )
+    notices: list[NoticeView] = Field(description="Told before this reply, or after this message if no reply came")
 
     @classmethod
-    def of(cls, message: Message) -> "MessageView":
+    def of(cls, message: Message, notices: Sequence[Notice] = ()) -> "MessageView":
         return cls.model_construct(
             id=message.id,
             seq=message.seq,
@@ -126,6 +142,8 @@ class MessageView(BaseModel):
             created_at=message.created_at,
             turn_id=message.turn_id,
             status=message.status,
+            continues=message.continues,
+            notices=[NoticeView.model_construct(**notice.data) for notice in notices],
         )
 
 

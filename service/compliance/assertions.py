@@ -21,7 +21,8 @@ from service.compliance.errors import (
 )
 
 # What the operating systems' stores tell, as of 2026: Apple's Declared Age Range, Google's Play Age Signals.
-BRACKETS = {"under_13": True, "13_15": True, "16_17": True, "18_plus": False}
+BRACKETS = {"under_13": 13, "13_15": 16, "16_17": 18, "18_plus": None}
+"""Below which age each puts a user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class AgeAssertion:
     expires_at: datetime
     level: str | None
     birth_date: date | None
-    minor: bool
+    below: int | None
+    adult: bool
 
 
 class AgeAssertions:
@@ -100,7 +102,8 @@ def _parse(claims: dict[str, Any], issuer: str) -> AgeAssertion:
         expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         level=level,
         birth_date=_birth_date(claims.get("birth_date")),
-        minor=bracket is not None and BRACKETS[bracket],
+        below=BRACKETS[bracket] if bracket is not None else None,
+        adult=bracket == "18_plus",
     )
     if assertion.level is None and assertion.birth_date is None and bracket is None:
         raise AssertionInvalidError("The assertion says nothing: it needs `level`, `birth_date` or `age_bracket`.")

@@ -5,13 +5,14 @@ which find the same one due at once, one writes it. A notice belongs to a turn, 
 finds it and tells it if its predecessor could not.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID
 
-from memory.assurance import ADULT, age_on
+from memory.assurance import ADULT, BRACKET, oldest_by
 from memory.postgres import Connection
 from service.compliance.config import DutyConfig
 from service.compliance.crisis_rules import CrisisRules, Detector, detector, load_rules
@@ -50,12 +51,12 @@ class _Due:
         return "first" if self.since is None else f"after {self.since.isoformat()}"
 
 
-TOLD = """
+TOLD = f"""
 SELECT t.created_at,
     (SELECT max(created_at) FROM notices WHERE user_id = $1 AND conversation_id = $2 AND kind = 'crisis_referral'),
     (SELECT max(created_at) FROM notices WHERE user_id = $1 AND conversation_id = $2 AND kind = 'ai_disclosure'),
     (SELECT max(created_at) FROM notices WHERE user_id = $1 AND conversation_id = $3 AND kind = 'break_reminder'),
-    u.birth_date, u.known_minor
+    u.birth_date, {BRACKET} AS below
 FROM turns t LEFT JOIN users u ON u.user_id = $1 WHERE t.user_id = $1 AND t.id = $4
 """
 # Asked for minors only: it looks at all messages of the user.
@@ -94,6 +95,30 @@ def _standard_rules() -> tuple[CrisisRules, ...]:
     return load_rules()
 
 
+OF_MESSAGES = """
+SELECT CASE WHEN t.reply_message_id IS NULL THEN t.user_message_id ELSE t.reply_message_id END, n.kind, n.text, n.due_key
+FROM notices n JOIN turns t ON t.user_id = n.user_id AND t.id = n.turn_id
+WHERE n.user_id = $1 AND n.turn_id = ANY ($2::uuid[]) AND t.status <> 'running'
+ORDER BY n.turn_id, array_position(ARRAY['crisis_referral', 'ai_disclosure', 'break_reminder'], n.kind)
+"""
+
+
+async def told_in_turn(connection: Connection, user_id: UUID, turn_id: UUID) -> list[Notice]:
+    """What the user was told in this turn's stream."""
+    return [Notice(*found) for found in await connection.fetch(OF_TURN, user_id, turn_id)]
+
+
+async def told_with_messages(
+    connection: Connection, user_id: UUID, turn_ids: Collection[UUID]
+) -> dict[UUID, list[Notice]]:
+    """What the user was told in these turns once they have ended, by the message that it stands beside: the reply, or
+    the user's own message where none came."""
+    found: dict[UUID, list[Notice]] = {}
+    for message_id, *notice in await connection.fetch(OF_MESSAGES, user_id, list(turn_ids)):
+        found.setdefault(message_id, []).append(Notice(*notice))
+    return found
+
+
 class Duty:
     """What is due, by the configuration of one service."""
 
@@ -117,9 +142,10 @@ class Duty:
         row = await connection.fetchrow(TOLD, user_id, conversation_id, EVERYWHERE, turn_id)
         if row is None:
             return []  # the turn was erased meanwhile
-        now, referred_at, disclosed_at, reminded_at, born, known_minor = row
+        now, referred_at, disclosed_at, reminded_at, born, below = row
         due = self._due(referred_at, disclosed_at, text, now)
-        if _is_minor(born, bool(known_minor), now.date()):
+        oldest = oldest_by(now.date(), born, below)
+        if oldest is not None and oldest < ADULT:
             due += await self._break_for_minor(connection, user_id, reminded_at, now)
         if due:
             await connection.fetch(
@@ -136,7 +162,7 @@ class Duty:
             )
         elif now not in {referred_at, disclosed_at, reminded_at}:
             return []  # nothing is due, and nothing was written for this turn before
-        return [Notice(*found) for found in await connection.fetch(OF_TURN, user_id, turn_id)]
+        return await told_in_turn(connection, user_id, turn_id)
 
     def _due(self, referred_at: datetime | None, disclosed_at: datetime | None, text: str, now: datetime) -> list[_Due]:
         due = []
@@ -171,10 +197,6 @@ class Duty:
 
 def _passed(last: datetime | None, now: datetime, every: timedelta) -> bool:
     return last is None or now - last >= every
-
-
-def _is_minor(born: date | None, known_minor: bool, today: date) -> bool:
-    return age_on(today, born) < ADULT if born is not None else known_minor
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,16 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Request
 
 from memory.assurance import (
+    ADULT,
+    SELF_DECLARED,
     AssertionReplayedError,
     Assurance,
     BirthDateFixedError,
     Proof,
     Revoked,
     Verdict,
-    is_minor,
     read_assurances,
+    read_oldest,
     record_proof,
     revoke_assurances,
 )
@@ -58,7 +60,7 @@ AGE_PROBLEMS = problems(
     }
 )
 
-SELF_DECLARED, OPERATOR = "self_declared", "operator"
+OPERATOR = "operator"
 
 
 class Desk:
@@ -95,12 +97,18 @@ class Desk:
             raise ReplayedError("This assertion was used before; get a new one.") from error
         except BirthDateFixedError as error:
             raise BirthDateGivenError("Another birth date was given before, and it can't be changed.") from error
-        if verdict.minor:
-            adult = [level.name for level in self.policies.levels.values() if level.minimum_age >= 18]
-            await self.take_back(owner, adult)
+        if verdict.oldest is not None:
+            await self._close_to(owner, verdict.oldest)
         if verdict.too_young:
             raise BelowMinimumAgeError("This is for people who are older.")
         return verdict
+
+    async def _close_to(self, owner: Owner, oldest: int) -> None:
+        """Take back what asks for an older user, and stop the replies of such routes."""
+        levels = [level.name for level in self.policies.levels.values() if level.minimum_age > oldest]
+        closed = {route for level in levels for route in self.policies.gated_by(level)}
+        closed |= {route.name for route in self.policies.routes.values() if route.minimum_age > oldest}
+        await revoke_assurances(self.database, owner.user_id, levels, sorted(closed))
 
     async def take_back(self, owner: Owner, levels: Sequence[str]) -> Revoked:
         routes = [route for level in levels for route in self.policies.gated_by(level)]
@@ -109,15 +117,14 @@ class Desk:
     async def state(self, caller: Principal) -> AgeStateOut:
         async with self.database.as_user(caller.user_id) as connection:
             found = await read_assurances(connection, caller.user_id)
-            minor = await is_minor(connection, caller.user_id, datetime.now(UTC).date())
+            oldest = await read_oldest(connection, caller.user_id, datetime.now(UTC).date())
         proved = {assurance.level for assurance in found}
-        open_routes = [r.name for r in self.policies.routes.values() if r.assurance is None or r.assurance in proved]
         return AgeStateOut(
             level=found[0].level if found else None,
             expires_at=found[0].expires_at if found else None,
             assurances=[_out(assurance) for assurance in found],
-            routes=open_routes,
-            minor=minor,
+            routes=self.policies.open_routes(proved, oldest),
+            minor=oldest is not None and oldest < ADULT,
         )
 
 
@@ -160,7 +167,8 @@ async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOu
         level=assertion.level,
         minimum_age=minimum_age,
         birth_date=assertion.birth_date,
-        minor=assertion.minor,
+        below=assertion.below,
+        adult=assertion.adult,
     )
     await desk.store(caller.owner, proof)
     return await desk.state(caller)

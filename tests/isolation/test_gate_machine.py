@@ -22,15 +22,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memory import assurance, transcript, turns
+from memory import assurance, gates, transcript, turns
 from memory.errors import (
     AgeAssuranceRequiredError,
     RouteLockedError,
     TurnInProgressError,
 )
+from memory.gates import Gate
 from memory.postgres import Database, PoolConfig
 from memory.transcript import Owner
-from memory.turns import Gate, NewTurn
+from memory.turns import NewTurn
 
 GATE = Gate(("general", "mature"), {"mature": "mature"})
 ROUTES = ("general", "mature")
@@ -157,7 +158,7 @@ class TheGate(RuleBasedStateMachine):
                 (claimed,) = await turns.claim(connection, 60, 1, turn_id)
             assert claimed.epoch == epoch + 1
             async with self.world.instances[where].as_user(self.owner.user_id) as connection:
-                return await turns.may_continue(connection, claimed, GATE)
+                return await gates.may_continue(connection, self.owner.user_id, turn_id, GATE)
 
         may = self.world.run(claim())
         self.running[route] = (turn_id, epoch + 1)
@@ -221,7 +222,7 @@ MUTATIONS = {
     "a revocation that stops nothing": (assurance, "CLOSE", "deleted_at IS NULL", "false"),
     "a revoked assurance that counts": (turns, "ACCEPT", "a.revoked_at IS NULL AND ", ""),
     "an expired assurance that counts": (turns, "ACCEPT", "AND a.expires_at > now()", ""),
-    "a take-over that asks for no epoch": (turns, "MAY_CONTINUE", "AND c.lock_epoch = t.lock_epoch", ""),
+    "a take-over that asks for no epoch": (gates, "MAY_CONTINUE", "AND c.lock_epoch = t.lock_epoch", ""),
     "a renewal that asks for no epoch": (turns, "RENEW", "OR c.lock_epoch <> t.lock_epoch", ""),
 }
 

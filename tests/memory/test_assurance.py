@@ -9,12 +9,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from memory import assurance, transcript, turns
+from memory import assurance, gates, transcript, turns
 from memory.assurance import AssertionReplayedError, BirthDateFixedError, Proof, Verdict
-from memory.errors import AgeAssuranceRequiredError
+from memory.errors import AgeAssuranceRequiredError, TooYoungError
+from memory.gates import Gate
 from memory.postgres import Database, PoolConfig
 from memory.transcript import Owner
-from memory.turns import Accepted, Gate, NewTurn
+from memory.turns import Accepted, NewTurn
 
 TODAY = date(2026, 11, 22)
 GATE = Gate(("general", "mature"), {"mature": "mature"})
@@ -154,10 +155,71 @@ async def test_who_is_too_young_is_refused_and_stays_refused(
 async def test_a_store_that_calls_the_user_a_minor_outweighs_a_level_and_is_outweighed_by_a_later_proof(
     database: Database, owner: Owner
 ) -> None:
-    assert (await record(database, owner, proof(minor=True))).too_young
+    assert (await record(database, owner, proof(below=16))).too_young
     assert await minor(database, owner)
     assert not (await record(database, owner, proof())).too_young
     assert not await minor(database, owner)
+
+
+async def oldest(database: Database, owner: Owner) -> int | None:
+    async with database.as_user(owner.user_id) as connection:
+        return await assurance.read_oldest(connection, owner.user_id, TODAY)
+
+
+async def test_of_two_words_about_an_age_the_stricter_counts_unless_a_better_source_knows(
+    database: Database, owner: Owner
+) -> None:
+    await record(database, owner, proof(level=None, below=13))
+    assert await oldest(database, owner) == 12
+    # what users say of themselves makes them no older than what their phone's store knows
+    declared = proof(method="self_declared", level="teen", minimum_age=13, birth_date=date(1990, 1, 1))
+    assert (await record(database, owner, declared)).too_young
+    assert await oldest(database, owner) == 12
+    await record(database, owner, proof(level=None, below=16))
+    assert await oldest(database, owner) == 15
+    await record(database, owner, proof(level=None, adult=True))
+    assert await oldest(database, owner) == 36
+
+
+async def test_a_trusted_level_outweighs_an_older_bracket_as_far_as_it_goes(database: Database, owner: Owner) -> None:
+    await record(database, owner, proof(level=None, below=13))
+    await record(database, owner, proof(method="app_store", level="teen", minimum_age=13))
+    assert await oldest(database, owner) == 17
+    assert await levels(database, owner) == ["teen"]
+
+
+@pytest.mark.parametrize(
+    ("known", "open_to"),
+    [
+        ({}, True),  # nothing is known of most people
+        ({"below": 13}, False),
+        ({"below": 16}, True),
+        ({"birth_date": (TODAY - timedelta(days=12 * 365)).isoformat()}, False),
+        ({"birth_date": "2000-02-29"}, True),
+    ],
+)
+async def test_who_is_known_to_be_too_young_for_a_route_is_refused_there(
+    database: Database, owner: Owner, known: dict[str, object], open_to: bool
+) -> None:
+    """Routes that ask for no proof have a least age all the same."""
+    gate = Gate(("general",), ages={"general": 13})
+    general = await talk(database, owner, "general")
+    if "birth_date" in known:
+        known = {"birth_date": date.fromisoformat(str(known["birth_date"]))}
+    if known:
+        await record(database, owner, proof(level=None, **known))
+    turn = NewTurn(owner.user_id, general, uuid4(), uuid4(), "hello", b"x")  # type: ignore[arg-type]
+    async with database.as_user(owner.user_id) as connection:
+        if open_to:
+            await turns.accept(connection, turn, gate, 1.5)
+        else:
+            with pytest.raises(TooYoungError):
+                await turns.accept(connection, turn, gate, 1.5)
+        assert await gates.may_stream(connection, owner.user_id, "general", gate) is open_to
+    if open_to and not known:
+        await record(database, owner, proof(level=None, below=13))
+        async with database.as_user(owner.user_id) as connection:
+            assert not await gates.may_continue(connection, owner.user_id, turn.turn_id, gate)
 
 
 async def test_revoking_closes_the_gate_of_what_runs(database: Database, owner: Owner) -> None:

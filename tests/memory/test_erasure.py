@@ -15,9 +15,10 @@ from memory.curation import Filter, add_fact, correct_fact, list_memories
 from memory.erasure import MARK, Erasure, without
 from memory.errors import ConversationNotFoundError, MemoryNotFoundError, StoreUnavailableError
 from memory.learning import learn
+from memory.gates import Gate
 from memory.postgres import Database
 from memory.summaries import SummaryConfig, read_profile, summarise
-from memory.turns import Gate, NewTurn, Reply
+from memory.turns import NewTurn, Reply
 from tests.memory.learning_kit import QUICK, SAID, Talk, ToldReasoner, answer, fact, opened
 
 CANARY = "Zanzibar-4711"

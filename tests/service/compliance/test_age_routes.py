@@ -92,7 +92,7 @@ async def test_an_assertion_is_taken_once(instances: Instances) -> None:
         ({"birth_date": "yesterday"}, 422, "age_assertion_invalid"),
         ({"birth_date": 19900101}, 422, "age_assertion_invalid"),
         ({"birth_date": "2990-01-01"}, 422, "age_assertion_invalid"),
-        ({"birth_date": years_ago(10)}, 403, "below_minimum_age"),
+        ({"birth_date": years_ago(15)}, 403, "below_minimum_age"),
         ({"age_bracket": "13_15"}, 403, "below_minimum_age"),
         ({"age_bracket": "adult"}, 422, "age_assertion_invalid"),
         ({"aud": "rapport"}, 422, "age_assertion_invalid"),
@@ -148,6 +148,18 @@ async def test_a_birth_date_cannot_be_edited_and_a_minor_loses_what_was_open(ins
     assert (edited.status_code, edited.json()["code"]) == (409, "birth_date_fixed")
     assert (await alice.hand_in(alice.assertion())).json()["code"] == "below_minimum_age"
     assert (await alice.state())["minor"] is True
+
+
+async def test_who_is_known_to_be_too_young_finds_no_route_open(instances: Instances) -> None:
+    child = instances.person(instances.instance())
+    assert (await child.state())["routes"] == ["general"]
+    told = await child.hand_in(child.assertion(None, age_bracket="under_13"))
+    assert told.json()["routes"] == []
+    # nobody makes themselves older than their phone's store knows
+    await child.post("/v1/age-assurance/self-declaration", {"birth_date": years_ago(40)})
+    assert (await child.state())["routes"] == []
+    assert (await child.state())["minor"] is True
+    assert (await child.hand_in(child.assertion(None, age_bracket="13_15"))).json()["routes"] == ["general"]
 
 
 async def test_self_declaration_opens_only_what_the_policy_lets_it(instances: Instances) -> None:
