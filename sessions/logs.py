@@ -2,107 +2,91 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Sequence
 from importlib.resources import files
-from typing import Any
 from uuid import UUID
-
-import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
 
 from sessions.errors import LiveStateUnavailableError, OwnerMismatchError
 from sessions.keys import REPLY_TTL_MS, reply_key
 from sessions.link import RedisLink
 from sessions.metrics import APPENDS, OWNER_MISMATCHES
 from sessions.replies import ANYTHING, Appended, Event, EventId, Log
+from sessions.servers import Call, Script
 
-Pending = tuple[list[str | bytes], str, asyncio.Future[Appended]]
+Pending = tuple[Call, asyncio.Future[Appended]]
 
 SCRIPT = (files("sessions") / "scripts" / "append.lua").read_text()
 
 
 class RedisReplyLog:
-    """Appends of all replies that are being written travel together: what gathers during one round trip is the next one."""
+    """Appends of all replies that are being written travel together: what gathers during one round trip is the next one.
+
+    Together means to one server: on a cluster, replies wait for no other server than their own.
+    """
 
     durable = True
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
-        self._script = link.client.register_script(SCRIPT)
-        self._waiting: list[Pending] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._script = Script(SCRIPT)
+        self._waiting: dict[Hashable, list[Pending]] = {}
+        self._flushing: dict[Hashable, asyncio.Task[None]] = {}
 
     async def append(self, log: Log, expected: str, events: Sequence[Event]) -> Appended:
         arguments: list[str | bytes] = [expected, str(events[0].id.epoch), str(REPLY_TTL_MS), log.owner.bytes]
         for event in events:
             arguments += (str(event.id), event.type, event.data)
         done: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._waiting.append((arguments, reply_key(log.conversation_id, log.turn_id), done))
-        if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.create_task(self._flush(), name="reply-log-flush")
+        key = reply_key(log.conversation_id, log.turn_id)
+        shard = self._link.shard(key)
+        self._waiting.setdefault(shard, []).append((self._script.call([key], arguments), done))
+        if shard not in self._flushing:
+            self._flushing[shard] = asyncio.create_task(self._flush(shard), name="reply-log-flush")
         answer = await done
         APPENDS.labels(answer.value).inc()
         return answer
 
-    async def _flush(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                answers = await self._link.run(partial(self._send, batch))
-            except LiveStateUnavailableError as error:
-                answers = [error] * len(batch)
-            for (_, _, done), answer in zip(batch, answers, strict=True):
-                if done.cancelled():
-                    continue
-                if isinstance(answer, Exception):
-                    done.set_exception(LiveStateUnavailableError(str(answer)))
-                else:
-                    done.set_result(Appended(answer.decode()))
-
-    async def _send(self, batch: list[Pending], _client: object) -> list[bytes | Exception]:
-        answers: list[bytes | Exception] = []
-        for _attempt in range(2):
-            pipeline = self._link.client.pipeline(transaction=False)
-            for arguments, key, _ in batch:
-                pipeline.evalsha(self._script.sha, 1, key, *arguments)
-            answers = await pipeline.execute(raise_on_error=False)
-            if not any(isinstance(answer, NoScriptError) for answer in answers):
-                break
-            # a restarted or flushed server has forgotten the script; an append can be repeated as it is
-            await self._link.client.script_load(SCRIPT)
-        return answers
+    async def _flush(self, shard: Hashable) -> None:
+        try:
+            while batch := self._waiting.pop(shard, None):
+                for (_, done), answer in zip(batch, await self._link.ask([call for call, _ in batch]), strict=True):
+                    if done.cancelled():
+                        continue
+                    if isinstance(answer, Exception):
+                        done.set_exception(answer)
+                    else:
+                        done.set_result(Appended(answer.decode()))
+        finally:
+            del self._flushing[shard]
 
     async def read(self, log: Log, after: EventId | None = None) -> list[Event]:
-        start = f"({after}" if after else "-"
-        rows: Any = await self._link.run(
-            lambda client: client.xrange(reply_key(log.conversation_id, log.turn_id), start, "+")
-        )
-        return [_event(log, entry_id, fields) for entry_id, fields in rows]
+        return [_event(log, entry_id, fields) for entry_id, fields in await self._link.one(_range(log, after))]
 
     async def read_many(self, wanted: Sequence[tuple[Log, EventId | None]]) -> list[list[Event] | Exception]:
         """Read on in several logs with one round trip; each answer is a log's events or what went wrong with it."""
-
-        async def read(client: redis.asyncio.Redis) -> list[object]:
-            pipeline = client.pipeline(transaction=False)
-            for log, after in wanted:
-                pipeline.xrange(reply_key(log.conversation_id, log.turn_id), f"({after}" if after else "-", "+")
-            found: list[object] = await pipeline.execute(raise_on_error=False)
-            return found
-
         answers: list[list[Event] | Exception] = []
-        for (log, _), rows in zip(wanted, await self._link.run(read), strict=True):
-            if isinstance(rows, RedisError):
-                answers.append(LiveStateUnavailableError(str(rows)))
+        rows_of_all = await self._link.ask([_range(log, after) for log, after in wanted])
+        for (log, _), rows in zip(wanted, rows_of_all, strict=True):
+            if isinstance(rows, Exception):
+                answers.append(rows)
                 continue
             try:
-                answers.append([_event(log, entry_id, fields) for entry_id, fields in rows])  # type: ignore[attr-defined]
-            except OwnerMismatchError as error:
+                answers.append([_event(log, entry_id, fields) for entry_id, fields in rows])
+            except (OwnerMismatchError, LiveStateUnavailableError) as error:
                 answers.append(error)
         return answers
 
+    def shard(self, log: Log) -> Hashable:
+        return self._link.shard(reply_key(log.conversation_id, log.turn_id))
+
     async def drop(self, log: Log) -> None:
-        await self._link.run(lambda client: client.delete(reply_key(log.conversation_id, log.turn_id)))
+        key = reply_key(log.conversation_id, log.turn_id)
+        await self._link.one(Call(key, ("DEL", key)))
+
+
+def _range(log: Log, after: EventId | None) -> Call:
+    key = reply_key(log.conversation_id, log.turn_id)
+    return Call(key, ("XRANGE", key, f"({after}" if after else "-", "+"))
 
 
 def _event(log: Log, entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
@@ -148,6 +132,9 @@ class LocalReplyLog:
 
     async def read_many(self, wanted: Sequence[tuple[Log, EventId | None]]) -> list[list[Event] | Exception]:
         return [await self.read(log, after) for log, after in wanted]
+
+    def shard(self, log: Log) -> Hashable:  # noqa: ARG002  all of them are here
+        return None
 
     async def drop(self, log: Log) -> None:
         self._logs.pop(log.turn_id, None)

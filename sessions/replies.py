@@ -7,7 +7,7 @@ checks the token.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import total_ordering
@@ -89,6 +89,10 @@ class ReplyLog(Protocol):
 
     async def read_many(self, wanted: Sequence[tuple[Log, EventId | None]]) -> list[list[Event] | Exception]:
         """Read on in several logs in one round trip; each answer is a log's events or what went wrong with it."""
+        ...
+
+    def shard(self, log: Log) -> Hashable:
+        """The same for logs that are kept in one place: reading those together makes none wait for another place."""
         ...
 
     async def drop(self, log: Log) -> None: ...

@@ -4,15 +4,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
-
-import redis.asyncio
 
 from sessions.errors import LiveStateUnavailableError, OwnerMismatchError
 from sessions.keys import SESSION_TTL_MS, buffer_key, session_key
 from sessions.link import RedisLink
 from sessions.metrics import LIVE_STATE, OWNER_MISMATCHES
+from sessions.servers import Call
 from sessions.state import Buffer, Session
 
 
@@ -38,11 +37,6 @@ class LiveState(Protocol):
         ...
 
 
-async def _pair(client: redis.asyncio.Redis, conversation_id: UUID) -> tuple[bytes | None, bytes | None]:
-    found: Any = await client.mget(session_key(conversation_id), buffer_key(conversation_id))
-    return found[0], found[1]
-
-
 def _decode(owner: UUID, conversation_id: UUID, session: bytes | None, buffer: bytes | None) -> Live:
     try:
         live = Live(
@@ -64,31 +58,25 @@ class RedisLiveState:
 
     async def load(self, owner: UUID, conversation_id: UUID) -> Live:
         try:
-            session, buffer = await self._link.run(lambda client: _pair(client, conversation_id))
+            keys = (session_key(conversation_id), buffer_key(conversation_id))
+            session, buffer = await self._link.one(Call(keys[0], ("MGET", *keys)))
             return _decode(owner, conversation_id, session, buffer)
         except (LiveStateUnavailableError, OwnerMismatchError, ValueError, KeyError):
             LIVE_STATE.labels("unavailable").inc()
             return Live()
 
     async def save(self, session: Session | None, buffer: Buffer | None) -> None:
-        async def write(client: redis.asyncio.Redis) -> None:
-            pipeline = client.pipeline(transaction=False)
-            if session is not None:
-                pipeline.set(session_key(session.conversation_id), session.encode(), px=SESSION_TTL_MS)
-            if buffer is not None:
-                pipeline.set(buffer_key(buffer.conversation_id), buffer.encode(), px=SESSION_TTL_MS)
-            await pipeline.execute()
-
-        try:
-            await self._link.run(write)
-        except LiveStateUnavailableError:
-            return
+        kept: list[tuple[str, bytes]] = []
+        if session is not None:
+            kept.append((session_key(session.conversation_id), session.encode()))
+        if buffer is not None:
+            kept.append((buffer_key(buffer.conversation_id), buffer.encode()))
+        await self._link.ask([Call(key, ("SET", key, value, "PX", SESSION_TTL_MS)) for key, value in kept])
 
     async def forget(self, conversation_id: UUID) -> bool:
         try:
-            await self._link.run(
-                lambda client: client.delete(session_key(conversation_id), buffer_key(conversation_id))
-            )
+            keys = (session_key(conversation_id), buffer_key(conversation_id))
+            await self._link.one(Call(keys[0], ("DEL", *keys)))
         except LiveStateUnavailableError:
             return False
         return True

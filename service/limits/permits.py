@@ -5,16 +5,13 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from uuid import uuid4
-
-import redis.asyncio
 
 from service.limits.errors import TooManyStreamsError
 from service.limits.metrics import LIMIT_FALLBACKS, OPEN_STREAMS, RATE_LIMITED
-from service.limits.windows import SCRIPTS, Script
-from sessions.errors import LiveStateUnavailableError
+from service.limits.windows import SCRIPTS
 from sessions.link import RedisLink
+from sessions.servers import Call, Script
 
 
 class Permits:
@@ -22,7 +19,7 @@ class Permits:
         """A dead instance's permits lapse after `lease` seconds; living ones renew theirs every third of it."""
         self._link = link
         self._lease = lease
-        self._script = Script(SCRIPTS / "permits.lua")
+        self._script = Script((SCRIPTS / "permits.lua").read_text())
         self._here: Counter[str] = Counter()
         self._held: dict[str, list[str]] = {}
         self._renewer: asyncio.Task[None] | None = None
@@ -63,21 +60,25 @@ class Permits:
     async def _take(self, permit: str, keys: list[str], limits: list[int]) -> bool:
         if self._link is None:
             return False
-        calls = [([key], [permit, int(self._lease * 1000), limit]) for key, limit in zip(keys, limits, strict=True)]
+        lease = int(self._lease * 1000)
+        calls = [self._script.call([key], [permit, lease, limit]) for key, limit in zip(keys, limits, strict=True)]
         self._held[permit] = keys
         try:
-            answers = await self._link.run(lambda client: self._script.run(client, calls))
-        except LiveStateUnavailableError:
-            # a user who can't be counted may still chat: this process's own count holds
-            del self._held[permit]
-            LIMIT_FALLBACKS.labels("stream", "local").inc()
-            return False
+            answers = await self._link.ask(calls)
         except BaseException:
             await asyncio.shield(self._give_back(permit))
             raise
-        if not all(answers):
+        if 0 in answers:
             await asyncio.shield(self._give_back(permit))
             raise _full()
+        counted = [key for key, answer in zip(keys, answers, strict=True) if answer == 1]
+        if len(counted) < len(keys):
+            # a user who can't be counted may still chat: this process's own count holds
+            LIMIT_FALLBACKS.labels("stream", "local").inc()
+        if not counted:
+            del self._held[permit]
+            return False
+        self._held[permit] = counted
         if self._renewer is None:
             self._renewer = asyncio.create_task(self._renew())
         return True
@@ -86,15 +87,7 @@ class Permits:
         keys = self._held.pop(permit, None)
         if keys is None or self._link is None:
             return
-
-        async def remove(client: redis.asyncio.Redis) -> None:
-            pipeline = client.pipeline(transaction=False)
-            for key in keys:
-                pipeline.zrem(key, permit)
-            await pipeline.execute()
-
-        with contextlib.suppress(LiveStateUnavailableError):  # it lapses by itself
-            await self._link.run(remove)
+        await self._link.ask([Call(key, ("ZREM", key, permit)) for key in keys])  # lost, it lapses by itself
 
     async def _renew(self) -> None:
         while True:
@@ -103,9 +96,8 @@ class Permits:
                 continue
             # a limit nobody reaches: what is open stays open, whatever Redis lost meanwhile
             lease = int(self._lease * 1000)
-            calls = [([key], [permit, lease, 1_000_000]) for permit, keys in self._held.items() for key in keys]
-            with contextlib.suppress(LiveStateUnavailableError):
-                await self._link.run(partial(self._script.run, calls=calls))
+            held = [(permit, key) for permit, keys in self._held.items() for key in keys]
+            await self._link.ask([self._script.call([key], [permit, lease, 1_000_000]) for permit, key in held])
 
 
 def _full() -> TooManyStreamsError:

@@ -5,18 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import redis.asyncio
-from redis.exceptions import NoScriptError
 
 from service.limits.config import Window
+from sessions.errors import LiveStateUnavailableError
 from sessions.link import RedisLink
+from sessions.servers import Script
 
 SCRIPTS = Path(__file__).parent / "scripts"
-
-Calls = Sequence[tuple[Sequence[str], Sequence[Any]]]
-"""The keys and arguments of each run of a script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ class RedisWindows:
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
-        self._script = Script(SCRIPTS / "windows.lua")
+        self._script = Script((SCRIPTS / "windows.lua").read_text())
 
     async def hit(self, holders: Sequence[tuple[str, Sequence[Window]]]) -> tuple[bool, list[Count]]:
         """Count a request for each holder in all its windows or in none: one round trip.
@@ -84,42 +79,17 @@ class RedisWindows:
         Holders live on different nodes of a cluster, so each decides for itself.
         """
         calls = [
-            (
+            self._script.call(
                 [f"limit:{{{holder}}}:{window.name}" for window in windows],
                 [number for window in windows for number in (window.amount, window.seconds * 1000)],
             )
             for holder, windows in holders
         ]
-        answers = await self._link.run(lambda client: self._script.run(client, calls))
+        answers = await self._link.ask(calls)
         allowed, counts = True, []
         for (_, windows), answer in zip(holders, answers, strict=True):
+            if isinstance(answer, LiveStateUnavailableError):
+                raise answer
             allowed = allowed and answer[0] == 1
             counts += [Count(window, answer[2 * i + 1], answer[2 * i + 2] / 1000) for i, window in enumerate(windows)]
         return allowed, counts
-
-
-class Script:
-    """A Lua script, sent by its hash, and once in full to a server that doesn't know it."""
-
-    def __init__(self, path: Path) -> None:
-        self._text = path.read_text()
-        self._sha = ""
-
-    async def run(self, client: redis.asyncio.Redis, calls: Calls) -> list[Any]:
-        """One answer for each (keys, arguments), in one round trip."""
-        if not self._sha:
-            self._sha = await client.script_load(self._text)
-        try:
-            return await self._send(client, calls)
-        except NoScriptError:  # a restarted or flushed server has forgotten it; nothing was counted
-            self._sha = await client.script_load(self._text)
-            return await self._send(client, calls)
-
-    async def _send(self, client: redis.asyncio.Redis, calls: Calls) -> list[Any]:
-        if len(calls) == 1:
-            keys, arguments = calls[0]
-            return [await client.evalsha(self._sha, len(keys), *keys, *arguments)]
-        pipeline = client.pipeline(transaction=False)
-        for keys, arguments in calls:
-            pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
-        return await pipeline.execute()

@@ -1,0 +1,131 @@
+"""One Redis server as the link sees it: what is sent to it together, and when it is left alone."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import (
+    ClusterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from sessions.config import RedisConfig
+from sessions.errors import LiveStateUnavailableError
+from sessions.metrics import REDIS_FAILURES
+
+# a server that answers so takes no writes now, whichever key they are about
+UNFIT = (OutOfMemoryError, ReadOnlyError, ClusterDownError, NoPermissionError)
+UNFIT_WORDS = ("MISCONF", "NOREPLICAS")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One command, and the key that says where it goes; all keys that it names share a hash tag.
+
+    It may be sent twice when an answer is lost: whoever needs it once makes it so, as the scripts here do.
+    """
+
+    key: str
+    words: tuple[Any, ...]
+    text: str = ""
+    """Of a script: its source, for a server that doesn't know it yet."""
+
+    def in_full(self) -> "Call":
+        return replace(self, words=("EVAL", self.text, *self.words[2:]))
+
+
+class Script:
+    """A Lua script, sent by its hash, and in full to a server that doesn't know it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def call(self, keys: Sequence[str], arguments: Sequence[Any]) -> Call:
+        return Call(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *arguments), self.text)
+
+
+class Server:
+    """A connection pool with a deadline and a circuit breaker.
+
+    redis-py's own retries apply a write twice when its answer is lost (measured: SET NX answered None to the process
+    that held the lock), so they are off; what is repeated here is idempotent by construction.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, config: RedisConfig, clock: Callable[[], float], name: tuple[str, int]
+    ) -> None:
+        self.client = client
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._resting_until = 0.0
+
+    @property
+    def resting(self) -> bool:
+        """True while it is known to be away."""
+        return self._clock() < self._resting_until
+
+    async def send(self, calls: Sequence[Call], *, asking: bool = False) -> list[Any]:
+        """Send all in one round trip. Answers in order; one that failed is the exception. Never raises for the server."""
+        if self.resting:
+            return [LiveStateUnavailableError("Redis is away.")] * len(calls)
+        try:
+            try:
+                answers = await asyncio.wait_for(self._send(calls, asking=asking), self._config.timeout * 2)
+            except RedisConnectionError:
+                # a pooled connection that a restarted server has forgotten: a fresh one may do
+                answers = await asyncio.wait_for(self._send(calls, asking=asking), self._config.timeout * 2)
+        except (RedisError, OSError, TimeoutError) as error:
+            return [self._rest(error)] * len(calls)
+        unfit = next((answer for answer in answers if _is_unfit(answer)), None)
+        if unfit is not None:
+            self._rest(unfit)
+            if isinstance(unfit, ReadOnlyError):  # demoted: the address may lead to its successor by now
+                await self.client.connection_pool.disconnect(inuse_connections=False)
+        return answers
+
+    async def _send(self, calls: Sequence[Call], *, asking: bool) -> list[Any]:
+        if len(calls) == 1 and not asking:
+            try:
+                return [await self.client.execute_command(*calls[0].words)]  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                return [error]
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                if asking:  # on the very connection, before each: it holds for the next command only
+                    pipeline.execute_command("ASKING")
+                pipeline.execute_command(*call.words)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers[1::2] if asking else answers
+
+    def _rest(self, error: Exception) -> LiveStateUnavailableError:
+        REDIS_FAILURES.labels(type(error).__name__).inc()
+        self._resting_until = self._clock() + self._config.rest
+        away = LiveStateUnavailableError(f"Redis is away: {type(error).__name__}")
+        away.__cause__ = error
+        return away
+
+    async def ping(self) -> bool:
+        """Ask the server itself, breaker or not."""
+        try:
+            await asyncio.wait_for(self.client.execute_command("PING"), self._config.timeout)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError):
+            return False
+        self._resting_until = 0.0
+        return True
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+
+def _is_unfit(answer: object) -> bool:
+    return isinstance(answer, UNFIT) or (isinstance(answer, ResponseError) and str(answer).startswith(UNFIT_WORDS))
