@@ -11,7 +11,8 @@ from memory.postgres import Connection
 from memory.vault import sealed
 
 Role = Literal["user", "assistant", "system"]
-MessageStatus = Literal["complete", "stopped"]
+MessageStatus = Literal["complete", "stopped", "cut"]
+"""Cut at the length limit; what was stopped or cut can be gone on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Message:
     content: str
     status: MessageStatus
     created_at: datetime
+    continues: UUID | None = None
+    """The reply whose text this one begins with: it was stopped or cut, and this is the whole of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class ImportedMessage:
 CONVERSATION = """user_id, id, title, route, lock_reason, lock_epoch, companion_name, persona, time_zone, head_id, active_turn,
     next_seq - 1 AS last_seq, learnt_seq, summary, created_at, updated_at"""
 
-MESSAGE = "id, conversation_id, seq, parent_id, turn_id, role, speaker, content, status, created_at"
+MESSAGE = "id, conversation_id, seq, parent_id, turn_id, role, speaker, content, status, created_at, continues"
 
 JUST_ERASED = 60
 """Seconds after an erasure in which nothing begins anew: other processes may hold the destroyed key so long."""
@@ -255,7 +258,7 @@ BRANCH = f"""
 WITH RECURSIVE branch AS (
     SELECT {MESSAGE}, 1 AS depth FROM messages WHERE user_id = $1 AND conversation_id = $2 AND id = $3
     UNION ALL
-    SELECT m.id, m.conversation_id, m.seq, m.parent_id, m.turn_id, m.role, m.speaker, m.content, m.status, m.created_at, depth + 1
+    SELECT m.id, m.conversation_id, m.seq, m.parent_id, m.turn_id, m.role, m.speaker, m.content, m.status, m.created_at, m.continues, depth + 1
     FROM branch b JOIN messages m ON m.user_id = $1 AND m.id = b.parent_id WHERE depth < $4
 )
 SELECT {MESSAGE} FROM branch ORDER BY seq
