@@ -64,6 +64,8 @@ class BackendConfig(_Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     kind: Literal["openai_compatible", "scripted"] = "openai_compatible"
     url: str = ""
+    api: Literal["chat", "responses"] = "chat"
+    """`responses`: replies come from POST /responses in background mode, so that whoever takes over reads on in them."""
     api_keys: Annotated[tuple[str, ...], Field(repr=False)] = ()
     model: str = ""
     """Empty: the chat model that the server has loaded, else the first it lists."""

@@ -183,8 +183,8 @@ class OpenAICompatibleBackend:
         response = None
         for _ in range(LESSONS):
             dialect = self.dialect(model)
-            body = body_for(request, model, dialect, extra=self.config.extra)
-            response = await self._send(body)
+            body = self._body(request, model, dialect)
+            response = await self._send(body, self._path(request))
             if response.status < 300:
                 break
             answer = await read_capped(response)
@@ -207,7 +207,13 @@ class OpenAICompatibleBackend:
             else:
                 response.close()
 
-    async def _send(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
+    def _body(self, request: ChatRequest, model: str, dialect: Dialect) -> dict[str, Any]:
+        return body_for(request, model, dialect, extra=self.config.extra)
+
+    def _path(self, _request: ChatRequest) -> str:
+        return "/chat/completions"
+
+    async def _send(self, body: dict[str, Any], path: str) -> aiohttp.ClientResponse:
         timeouts = self.config.timeouts
         patience = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
         data = orjson.dumps(body)
@@ -217,7 +223,7 @@ class OpenAICompatibleBackend:
                     told: dict[str, bool] = {}
                     try:
                         return await self._client().post(
-                            f"{self.config.url}/chat/completions",
+                            self.config.url + path,
                             data=data,
                             headers=self._headers,
                             timeout=patience,

@@ -1,6 +1,6 @@
 """What a turn asks of a model server: one interface, streaming first."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -20,11 +20,33 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """How far a reply has come that its server writes whether or not anybody reads it."""
+
+    response_id: str
+    after: int
+    """The number of the last event that was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A reply that its server is writing already, and where to read on in it."""
+
+    response_id: str
+    after: int | None
+    """None reads it from its beginning."""
+    known: str = ""
+    """What comes first and is known already: it is left out, and anything else in its place is a `CannotContinueError`."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A prompt for one reply.
 
     `prefix` is text of the reply that has already been shown: the backend continues it, or refuses
     with `CannotContinueError` before its first token. `schema` asks for JSON of that shape.
+    `outlives` asks for a reply that goes on without its reader where a server can do that: `on_begun` hears its id
+    before the first token, each delta tells its position, and `resume` reads on in it instead of asking anew.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -36,6 +58,10 @@ class ChatRequest:
     schema: dict[str, Any] | None = None
     user_ref: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    outlives: bool = False
+    on_begun: Callable[[str, str], Awaitable[None]] | None = None
+    """Called with the backend's name and the reply's id there."""
+    resume: Resume | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +72,7 @@ class Delta:
     reasoning: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    position: Position | None = None
 
 
 class ChatBackend(Protocol):
