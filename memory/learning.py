@@ -15,12 +15,17 @@ from typing import Literal
 from uuid import UUID
 
 from memory import consolidation, evidence, extraction, indexing, lessons, summaries, tombstones
-from memory.errors import ReasonerRefusedError, ReasonerUnavailableError, StoreUnavailableError
+from memory.errors import (
+    EmbedderUnavailableError,
+    ReasonerRefusedError,
+    ReasonerUnavailableError,
+    StoreUnavailableError,
+)
 from memory.evidence import Refused, Setting, Supported
 from memory.extraction import NonsenseError, Said
 from memory.lessons import Lesson
 from memory.metrics import EPISODES, EXTRACTED, FACTS, LEARNING, REFUSED
-from memory.ports import Embedder, Reasoner
+from memory.ports import Embedder, Reasoner, Vectors
 from memory.postgres import Database
 
 Status = Literal["learnt", "caught_up", "busy", "gone", "lost", "failed", "quarantined", "postponed"]
@@ -99,7 +104,7 @@ async def learn(
     try:
         async with lessons.kept(database, lesson, config.lease_seconds):
             learnt = await _attempt(database, reasoner, embedder, lesson, config)
-    except ReasonerUnavailableError as error:
+    except (ReasonerUnavailableError, EmbedderUnavailableError) as error:
         await lessons.postpone(database, lesson, str(error), config.away_seconds, config.away_most_seconds)
         learnt = Learnt("postponed")
     except (NonsenseError, ReasonerRefusedError) as error:
@@ -243,13 +248,21 @@ ORDER BY seq LIMIT $4
 
 
 async def _index(database: Database, embedder: Embedder, lesson: Lesson, config: LearnConfig) -> None:
+    """Without a model for vectors the messages are made recallable by their words, and the lesson comes again later:
+    the watermark stays, so that whoever comes then finds them without a vector."""
+    away: EmbedderUnavailableError | None = None
     async with database.as_user(lesson.user_id) as connection:
         rows = await connection.fetch(
             UNINDEXED, lesson.user_id, lesson.conversation_id, lesson.watermark, config.index_limit
         )
     for start in range(0, len(rows), config.index_batch):
         part = [Said(*row) for row in rows[start : start + config.index_batch]]
-        vectors = await embedder.embed([indexing.embedding_text(m.speaker, m.role, m.text) for m in part])
+        try:
+            vectors: Sequence[Vectors | None] = list(
+                await embedder.embed([indexing.embedding_text(m.speaker, m.role, m.text) for m in part])
+            )
+        except EmbedderUnavailableError as error:
+            vectors, away = [None] * len(part), error
         episodes = [
             indexing.EpisodeRow(
                 lesson.conversation_id, m.seq, m.message_id, m.role, m.speaker, m.text, m.said_at, lesson.route, vector
@@ -262,3 +275,5 @@ async def _index(database: Database, embedder: Embedder, lesson: Lesson, config:
                 return
             fresh = [episode for episode in episodes if episode.message_id in kept]
             EPISODES.inc(await indexing.index_messages(connection, lesson.user_id, fresh, time_zone=lesson.time_zone))
+    if away is not None:
+        raise away

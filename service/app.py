@@ -19,6 +19,7 @@ from service.compliance import routes as compliance_routes
 from service.errors import InvalidRequestError, RapportError, openai_shape, translate
 from service.exports import routes as export_routes
 from service.imports import routes as import_routes
+from service.llm import routes as backend_routes
 from service.memories import routes as memory_routes
 from service.middleware import BodyCap, ResponseHeaders, TrustedHost
 from service.openai import routes as openai_routes
@@ -58,6 +59,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         openapi_tags=[
             {"name": "chat", "description": "Conversations and streamed turns"},
             {"name": "memories", "description": "What is remembered: see it, correct it, erase it"},
+            {"name": "operators", "description": "For whoever runs the service"},
             {"name": "openai", "description": "For clients of the OpenAI API: change the base URL and the key"},
         ],
     )
@@ -73,6 +75,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         memory_routes.router,
         export_routes.router,
         openai_routes.router,
+        backend_routes.router,
         docs.router,
         web_routes.router,
     ):

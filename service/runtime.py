@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 import structlog
 
-from memory.embedders import EmbedderConfig, MiniLmEmbedder
 from memory.errors import StoreUnavailableError
 from memory.ports import Embedder, Reasoner
 from memory.postgres import Database, PoolConfig
@@ -19,16 +20,20 @@ from service.chat.recall import Recaller
 from service.chat.writer import Tools
 from service.compliance.assertions import AgeAssertions
 from service.compliance.duty import Duty
+from service.embedding import check_embedder, keep_filling, open_embedder
 from service.jobs import Jobs, open_jobs
 from service.limits import Limits
 from service.llm.config import backends_file
+from service.llm.embeddings import BackendEmbedder
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
+from service.llm.spend import PostgresSpend
 from service.policies import Policies, load_policies
-from service.sealing import check_vault, open_database
+from service.sealing import check_vault, open_replicated_database
 from service.settings import Settings
-from service.startup import check_connections, check_database, refuse_second_local_instance
+from service.startup import check_connections, check_database, check_routes, refuse_second_local_instance
 from sessions.config import RedisConfig
+from sessions.keys import session_key
 from sessions.link import RedisLink
 from sessions.logs import LocalReplyLog, RedisReplyLog
 from sessions.replies import ReplyLog
@@ -64,13 +69,18 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
     configuration can't work; a database or a Redis that is merely away is waited for by whoever needs it.
     """
     async with AsyncExitStack() as stack:
-        database = open_database(
+        database = open_replicated_database(
             settings, PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow)
         )
         stack.push_async_callback(database.close)
         link, live, replies = _open_live(settings, stack)
-        embedder = _closing(stack, MiniLmEmbedder(EmbedderConfig()))
-        backends = _closing(stack, Backends(settings.backends, home=settings.home))
+        embedder = _closing(stack, open_embedder(settings.embeddings, settings.backends))
+        policies = load_policies(settings.routes_file)
+        backends = _closing(
+            stack,
+            Backends(settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies),
+        )
+        check_routes(backends)
         backends.follow(settings.read_backends, backends_file(settings.llm_backends))
         reasoner = BackendReasoner(backends)
         authenticator = _closing(stack, Authenticator(settings.auth_config, database))
@@ -79,8 +89,8 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         await age_assertions.open()
         limits = _closing(stack, Limits(settings.limits_config))
         jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
-        await _check(settings, database, stack)
-        policies, duty = load_policies(settings.routes_file), Duty(settings.duty_config)
+        await _check(settings, database, embedder, stack)
+        duty = Duty(settings.duty_config)
         leases = LeaseKeeper(database, settings.lease_seconds)
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
         chat = ChatEngine(
@@ -91,13 +101,15 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             jobs=jobs,
             gate=policies.gate,
             duty=duty,
-            resumable=lambda: link is not None and not link.resting,
+            resumable=partial(_resumable, link),
             writes_here=writes,
             tokens_per_day=settings.tokens_per_day,
         )
         background = [asyncio.create_task(leases.run(), name="leases")]
         if writes:
             background.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
+        if isinstance(embedder, BackendEmbedder):  # the built-in one is never away
+            background.append(asyncio.create_task(keep_filling(embedder, database), name="missing-vectors"))
         stack.push_async_callback(_stop, background)
         yield Runtime(
             settings=settings,
@@ -151,11 +163,19 @@ def _open_live(settings: Settings, stack: AsyncExitStack) -> tuple[RedisLink | N
     return link, RedisLiveState(link), RedisReplyLog(link)
 
 
-async def _check(settings: Settings, database: Database, stack: AsyncExitStack) -> None:
+def _resumable(link: RedisLink | None, conversation_id: UUID | None = None) -> bool:
+    """Whether the reply logs of a conversation, or all of them, can be reached as far as is known."""
+    if link is None:
+        return False
+    return not link.resting if conversation_id is None else link.reaches(session_key(conversation_id))
+
+
+async def _check(settings: Settings, database: Database, embedder: Embedder, stack: AsyncExitStack) -> None:
     try:
         await check_database(database)
         await check_vault(settings, database)
         await check_connections(database, settings)
+        await check_embedder(embedder, database)
         if not settings.redis_enabled:
             stack.push_async_callback(await refuse_second_local_instance(settings.database_url.get_secret_value()))
     except StoreUnavailableError:

@@ -3,13 +3,14 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+import uvloop
 
 from service.app import create_app
+from service.runtime import open_runtime
 from service.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -38,32 +39,38 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. 1 when the service could not start."""
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=CLOSE_SECONDS,
-        timeout_keep_alive=75,
-        # nginx and its like are named by the operator; a header of anybody else's is not believed
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies) or None,
-    )
-    # uvicorn raises the signal again once it has shut down, which would make every orderly end look like a crash
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    server = DrainingServer(config, lambda: asyncio.ensure_future(_drain(app, settings)))
-    server.run()
-    return 0 if server.started else 1
+    """Serve until SIGTERM or SIGINT. 1 when the service could not start; raises what a wrong setting stands in the way
+    with, before anything listens."""
+    return 0 if _run(_serve(settings)) else 1
 
 
-async def _drain(app: FastAPI, settings: Settings) -> None:
-    runtime = getattr(app.state, "runtime", None)
-    if runtime is not None:
-        await runtime.chat.drain(settings.drain_seconds)
+def _run(main: Coroutine[None, None, bool]) -> bool:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def _serve(settings: Settings) -> bool:
+    # opened here and not in the application's lifespan, which would print a refusal's traceback beside its sentence
+    async with open_runtime(settings) as runtime:
+        config = uvicorn.Config(
+            create_app(settings, runtime),
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+            timeout_keep_alive=75,
+            # nginx and its like are named by the operator; a header of anybody else's is not believed
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies) or None,
+        )
+        # uvicorn raises the signal again once it has shut down, which would make every orderly end look like a crash,
+        # and cut short what is closed here after it
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        server = DrainingServer(config, lambda: asyncio.ensure_future(runtime.chat.drain(settings.drain_seconds)))
+        await server.serve()
+        return server.started

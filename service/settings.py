@@ -14,6 +14,7 @@ from service.auth.config import AuthConfig
 from service.compliance.config import AgeConfig, DutyConfig
 from service.limits.config import LimitsConfig
 from service.llm.config import BackendConfig, parse_backends, simple_backends
+from sessions.address import RedisAddress
 
 CHECKOUT = Path(service.__file__).parents[1]
 
@@ -63,6 +64,16 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr(""), alias="DATABASE_URL", description="PostgreSQL 15 or later with pgvector"
     )
+    database_replica_urls: SecretStr = Field(
+        SecretStr(""),
+        alias="DATABASE_REPLICA_URLS",
+        description="Streaming replicas that reads may go to, by commas; they never read the past (docs/topologies.md)",
+    )
+    postgres_prepared: Literal["auto", "on", "off"] = Field(
+        "auto",
+        alias="POSTGRES_PREPARED",
+        description="Prepared statements: auto does without behind PgBouncer; on suits 1.21 with max_prepared_statements",
+    )
     pool_size: int = Field(20, ge=1, alias="POSTGRES_POOL_SIZE", description="Connections kept")
     max_overflow: int = Field(40, ge=0, alias="POSTGRES_MAX_OVERFLOW", description="Connections beyond them under load")
     master_key: SecretStr = Field(
@@ -78,10 +89,11 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         alias="REDIS_URL",
-        description="Redis 6.2 or later, or Valkey, for live state",
+        description="Redis 6.2 or later, or Valkey, for live state; redis+cluster://host:port,host:port for a cluster, "
+        "redis+sentinel://host:port,host:port/name for the primary that Sentinels name",
     )
     dramatiq_broker_url: SecretStr = Field(
-        SecretStr(""), alias="DRAMATIQ_BROKER_URL", description="The queue's own Redis; the live state's without one"
+        SecretStr(""), alias="DRAMATIQ_BROKER_URL", description="The queue's own Redis, or Sentinels; the live state's without one"
     )
 
     # models
@@ -93,6 +105,12 @@ class Settings(BaseSettings):
     openai_model: str = Field("", alias="OPENAI_MODEL", description="Its model")
     lmstudio_url: str = Field("", alias="LMSTUDIO_URL", description="Alone: replies from LM Studio")
     lmstudio_model: str = Field("", alias="LMSTUDIO_MODEL", description="Its model; the loaded one without")
+
+    embeddings: str = Field(
+        "built-in",
+        alias="EMBEDDINGS",
+        description="What makes the memories' vectors: built-in, or BACKEND or BACKEND/MODEL of LLM_BACKENDS",
+    )
 
     # who may call
     auth_jwks: str = Field("", alias="AUTH_JWKS", description="Path or URL of the key set that signs users' tokens")
@@ -201,6 +219,31 @@ class Settings(BaseSettings):
             msg = "REDIS_ENABLED=false runs one process without a queue: unset DRAMATIQ_BROKER_URL or enable Redis"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _redis_addresses(self) -> Self:
+        kinds = {}
+        for name, url in (("REDIS_URL", self.redis_url), ("DRAMATIQ_BROKER_URL", self.dramatiq_broker_url)):
+            if not url.get_secret_value():
+                continue
+            try:
+                kinds[name] = RedisAddress.parse(url.get_secret_value()).kind
+            except ValueError as error:
+                msg = f"{name}: {error}"
+                raise ValueError(msg) from None
+        if self.redis_enabled and kinds.get("DRAMATIQ_BROKER_URL", kinds["REDIS_URL"]) == "cluster":
+            msg = "a queue can't be on a cluster: set DRAMATIQ_BROKER_URL to a Redis of its own, or to Sentinels"
+            raise ValueError(msg)
+        return self
+
+    @cached_property
+    def prepared(self) -> bool | None:
+        """None: find out."""
+        return None if self.postgres_prepared == "auto" else self.postgres_prepared == "on"
+
+    @cached_property
+    def replica_urls(self) -> tuple[str, ...]:
+        return tuple(url.strip() for url in self.database_replica_urls.get_secret_value().split(",") if url.strip())
 
     @cached_property
     def broker_url(self) -> str:

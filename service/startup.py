@@ -8,6 +8,7 @@ import structlog
 from memory.postgres import AWAY, Database
 from service import migrate
 from service.errors import RapportError
+from service.llm.pool import Backends
 from service.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ async def check_database(database: Database) -> None:
 async def check_connections(database: Database, settings: Settings) -> None:
     """Say so when one instance's pool alone would not fit into the server's connections."""
     async with database.system() as connection:
+        if database.pooled:
+            return  # the pooler shares them out
         allowed = int(
             await connection.fetchval(
                 "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
@@ -51,13 +54,24 @@ async def check_connections(database: Database, settings: Settings) -> None:
         )
 
 
+def check_routes(backends: Backends) -> None:
+    """Raises `StartError` for route policies that name backends which nobody configured: a misspelt name would leave
+    the route without any, and only the first message would tell."""
+    if unknown := backends.unknown_backends():
+        known = ", ".join(provider.name for provider in backends.providers) or "none"
+        raise StartError(f"RAPPORT_ROUTES names the backends {', '.join(unknown)}; configured are: {known}.")
+
+
 async def refuse_second_local_instance(dsn: str) -> Callable[[], Awaitable[None]]:
     """Hold the one place of a process without Redis; gives the function that frees it. Raises `StartError` when taken."""
     try:
-        connection = await asyncpg.connect(dsn, timeout=5)
+        connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
     except AWAY as error:
         raise StartError("REDIS_ENABLED=false needs the database at start, and it is away.") from error
-    if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCAL_LOCK):
+    # held by a transaction that never ends, since a pooler keeps nothing else of a connection; it sees no snapshot, so
+    # that it holds up no vacuum
+    await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCAL_LOCK):
         await connection.close()
         raise StartError(
             "REDIS_ENABLED=false keeps live state in one process's memory, and another instance uses this database. "

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from memory.errors import LongTermMemoryError
+from memory.errors import EmbedderUnavailableError, LongTermMemoryError
 from memory.ports import Embedder
-from memory.postgres import Database
+from memory.postgres import Connection, Database
 from memory.retrieval import RecalledItem, RecallQuery, recall
-from memory.summaries import read_profile
+from memory.summaries import Profile, read_profile
 from service.chat.metrics import RECALL_SECONDS, RECALLED
 
 log = structlog.get_logger(__name__)
@@ -28,6 +28,8 @@ class Recalled:
     tokens: int = 0
     elapsed_ms: float = 0.0
     degraded: bool = False
+    words_only: bool = False
+    """No model made a vector of the message: what is remembered was looked for by its words."""
     profile: str = ""
     """What is known of the user in a few lines, rebuilt from facts."""
 
@@ -47,6 +49,9 @@ class Recaller:
         began = time.perf_counter()
         try:
             vector: Vector = (await self._embedder.embed([text]))[0]
+        except EmbedderUnavailableError as error:
+            log.warning("embeddings_away", embedder=self._embedder.name, reason=str(error))
+            return None
         except Exception:
             log.exception("embedding_failed")
             return None
@@ -79,14 +84,17 @@ class Recaller:
             exclude_conversation_after=known,
             names=names,
         )
+
+        async def look(connection: Connection) -> tuple[tuple[RecalledItem, ...], Profile]:
+            return tuple(await recall(connection, query)), await read_profile(connection, user_id, route, companion)
+
         try:
-            async with self._database.as_user(user_id) as connection:
-                items = tuple(await recall(connection, query))
-                profile = await read_profile(connection, user_id, route, companion)
+            items, profile = await self._database.read(user_id, look)
         except LongTermMemoryError as error:
             log.warning("recall_failed", error=type(error).__name__)
             return Recalled(degraded=True)
         elapsed = time.perf_counter() - began
         RECALL_SECONDS.labels("statement").observe(elapsed)
         RECALLED.observe(len(items))
-        return Recalled(items, sum(max(1, len(item.text) // 4) for item in items), elapsed * 1000, profile=profile.text)
+        tokens = sum(max(1, len(item.text) // 4) for item in items)
+        return Recalled(items, tokens, elapsed * 1000, words_only=vector is None, profile=profile.text)

@@ -43,6 +43,7 @@ class MemoryRecalled(BaseModel):
     tokens: int
     elapsed_ms: float
     degraded: bool = Field(False, description="True when memory was away: the reply knows nothing of the past")
+    words_only: bool = Field(False, description="True when no embedding model answered: found by words, not by meaning")
 
 
 class ReplyDelta(BaseModel):

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from memory.embedders import MiniLmEmbedder
 from memory.errors import LongTermMemoryError
 from memory.postgres import PoolConfig
 from memory.transcript import Owner
 from service.auth.principal import derive_user_id
+from service.embedding import open_embedder
 from service.errors import RapportError, translate
 from service.imports.neutral import neutral_lines
 from service.imports.service import ImportOptions, ImportReport, import_conversation
@@ -64,12 +64,14 @@ def _open(path: Path, options: ImportOptions, conversation: str | None) -> _File
     if options.format == "neutral":
         lines = list(neutral_lines(path, conversation))
         return _File(lines, sum(map(len, lines)), replace(options, format="rapport"))
-    return _File(_portions(path), path.stat().st_size, replace(options, default_title=path.stem[:200]))
+    return _File(
+        _portions(path), path.stat().st_size, replace(options, default_title=path.stem[:200], conversation=conversation)
+    )
 
 
 async def _run(settings: Settings, owner: Owner, file: _File, console: Console) -> ImportReport:
     database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
-    embedder = MiniLmEmbedder()
+    embedder = open_embedder(settings.embeddings, settings.backends)
     read = 0
 
     async def source() -> AsyncIterator[bytes]:
@@ -116,11 +118,16 @@ def _tell(report: ImportReport, console: Console) -> None:
     if report.broken > SHOWN_ERRORS:
         console.print(f"… and {report.broken - SHOWN_ERRORS:,} more broken lines", style="yellow", highlight=False)
     if report.already_there:
-        said = f"Nothing new: all {report.duplicates:,} messages were imported before"
+        said = f"Nothing new: all {report.duplicates + report.facts_known:,} were imported before"
     else:
         said = f"{report.imported:,} message{'' if report.imported == 1 else 's'} imported"
-        if report.duplicates:
-            said += f", {report.duplicates:,} were here already"
+        if report.facts or report.facts_known or report.refused:
+            said += f", {report.facts:,} statement{'' if report.facts == 1 else 's'} taken over"
+        if report.duplicates + report.facts_known:
+            said += f", {report.duplicates + report.facts_known:,} were here already"
+    if report.refused:
+        said += f", {report.refused:,} refused"
     if report.skipped:
         said += f", {report.skipped:,} lines skipped (hidden, empty or system)"
-    console.print(f"{said}. Conversation {report.conversation_id}", highlight=False, soft_wrap=True)
+    where = f" Conversation {report.conversation_id}" if report.conversation_id else ""
+    console.print(f"{said}.{where}", highlight=False, soft_wrap=True)

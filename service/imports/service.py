@@ -10,6 +10,8 @@ from uuid import UUID
 
 import numpy as np
 
+from memory import hearsay
+from memory.errors import EmbedderUnavailableError
 from memory.imported import (
     ImportTarget,
     SaidElsewhere,
@@ -23,8 +25,9 @@ from memory.ports import Embedder, Vectors
 from memory.postgres import Connection, Database
 from memory.transcript import Owner
 from service.errors import InvalidRequestError
+from service.imports.documents import DOCUMENTS, document_records
 from service.imports.formats import parser_for, read_records
-from service.imports.records import Broken, Header, Said, Skipped, WrongFormatError
+from service.imports.records import Broken, Header, Noted, Said, Skipped, WrongFormatError
 
 CHUNK = 64
 """Messages in one transaction: about half a second of embedding, so that progress is seen."""
@@ -32,6 +35,12 @@ REPORTED_ERRORS = 100
 HOPELESS_AFTER = 200
 """Broken lines with not one good line before them: the file is something else."""
 REPEATS_REMEMBERED = 10_000
+REFUSED = {
+    "length": f"a statement has 4 to {hearsay.TEXT_CHARS} characters",
+    "order": "gives orders",
+    "secret": "holds a secret",
+    "link": "holds a link",
+}
 
 
 class NothingToImportError(InvalidRequestError):
@@ -49,6 +58,8 @@ class ImportOptions:
     route: str = "general"
     time_zone: str | None = None
     """Where the writer's clock stood, for times without a zone; the file's own header goes first."""
+    conversation: str | None = None
+    """Which one, of a document that holds several: an agent's name, or the user whose memories they are."""
     embed_seconds: float | None = None
     """How long vectors may be computed for. After it messages are taken in findable by their words, and the learner
     adds their vectors later."""
@@ -65,16 +76,25 @@ class ImportReport:
     skipped: int = 0
     broken: int = 0
     unembedded: int = 0
+    facts: int = 0
+    """Statements of another program that are new here."""
+    facts_known: int = 0
+    """… that were here already, or yield to what was said here, or were forgotten."""
+    refused: int = 0
+    """… that may not be remembered: orders, links, secrets. Each stands in `errors` with its reason."""
     errors: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def already_there(self) -> bool:
-        return self.imported == 0 and self.duplicates > 0
+        return self.imported + self.facts == 0 and self.duplicates + self.facts_known > 0
 
     def add_broken(self, record: Broken) -> None:
         self.broken += 1
+        self.tell(record.number, record.reason)
+
+    def tell(self, number: int, reason: str) -> None:
         if len(self.errors) < REPORTED_ERRORS:
-            self.errors.append((record.number, record.reason))
+            self.errors.append((number, reason))
 
 
 Progress = Callable[[ImportReport], None]
@@ -96,9 +116,15 @@ async def import_conversation(
     memory refuses.
     """
     taking = _Import(database, embedder, owner, options, progress)
-    async for record in read_records(source, parser_for(options.format, options.time_zone)):
+    if options.format in DOCUMENTS:
+        records = document_records(source, options.format, options.conversation)
+    else:
+        records = read_records(source, parser_for(options.format, options.time_zone))
+    async for record in records:
         if isinstance(record, Said):
             await taking.add(record)
+        elif isinstance(record, Noted):
+            await taking.note(record)
         elif isinstance(record, Broken):
             taking.report.add_broken(record)
             if taking.started is False and taking.report.broken >= HOPELESS_AFTER:
@@ -123,6 +149,7 @@ class _Import:
         self._progress = progress
         self._identity = Identities(owner.user_id)
         self._waiting: list[SaidElsewhere] = []
+        self._noted: list[hearsay.Told] = []
         self._target: ImportTarget | None = None
         self._key: bytes | None = None
         self._last_at: datetime | None = None
@@ -145,9 +172,33 @@ class _Import:
         if len(self._waiting) >= CHUNK:
             await self._flush()
 
+    async def note(self, noted: Noted) -> None:
+        self.started = True
+        if reason := hearsay.refused(noted.text):
+            self.report.refused += 1
+            self.report.tell(noted.number, REFUSED.get(reason, f"not to be remembered: {reason}"))
+            return
+        self._noted.append(hearsay.Told(noted.program, noted.source_id, noted.kind, noted.text, noted.at))
+        if len(self._noted) >= CHUNK:
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        told, self._noted = self._noted, []
+        vectors = await self._embedder.embed([one.text for one in told])
+        async with self._database.as_user(self._owner.user_id) as connection:
+            done = await hearsay.take_over(connection, self._owner, told, vectors, route=self._options.route)
+        self.report.facts += done["added"]
+        self.report.facts_known += done.total() - done["added"]
+        if self._progress is not None:
+            self._progress(self.report)
+
     async def finish(self) -> ImportReport:
         if self._waiting:
             await self._flush()
+        if self._noted:
+            await self._take_over()
+        if self._target is None and self.report.facts + self.report.facts_known:
+            return self.report
         if self._target is None:
             raise NothingToImportError(
                 f"No message was found in the file. {_first_reason(self.report)}".strip(),
@@ -194,6 +245,7 @@ class _Import:
             route=self._options.route,
             title=self._options.title or header.title or self._options.default_title,
             companion_name=header.companion or "",
+            persona=header.persona,
             time_zone=header.time_zone or self._options.time_zone or "UTC",
         )
         self.report.conversation_id, self.report.created = target.conversation_id, target.created
@@ -204,7 +256,10 @@ class _Import:
             return None
         if not messages:
             return np.zeros((0, self._embedder.dimensions), np.float32)
-        return await self._embedder.embed([embedding_text(m.speaker, m.role, m.text) for m in messages])
+        try:
+            return await self._embedder.embed([embedding_text(m.speaker, m.role, m.text) for m in messages])
+        except EmbedderUnavailableError:
+            return None  # found by their words until the model is back
 
 
 class Identities:
@@ -228,6 +283,8 @@ class Identities:
 
     def of_conversation(self, header: Header, first: Said) -> bytes:
         """Chats of one character often begin alike; the time, or what the header says, tells them apart."""
+        if header.sliding and header.key:
+            return self._digest(b"conversation", header.key)
         return self._content(b"conversation", first, header.key or "", first.external_id or "")
 
     def _content(self, what: bytes, said: Said, *more: str) -> bytes:

@@ -19,6 +19,11 @@ class CircuitBreaker:
         self._trying = False
 
     @property
+    def failures(self) -> int:
+        """In a row, until now."""
+        return self._failures
+
+    @property
     def is_open(self) -> bool:
         """True when a call now would be refused."""
         return self.wait() > 0 or self._trying

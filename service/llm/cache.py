@@ -26,6 +26,9 @@ class AnswerCache(Generic[Answer]):
         self.hits = 0
         self.misses = 0
 
+    def __len__(self) -> int:
+        return len(self._answers)
+
     @property
     def hit_rate(self) -> float:
         asked = self.hits + self.misses

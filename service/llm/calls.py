@@ -54,6 +54,7 @@ async def reply(
             metrics.FIRST_TOKEN.labels(provider.name).observe(provider.clock() - started)
             provider.circuit.succeed()
             key.circuit.succeed()
+            key.refused = None
             yield READY
             for delta in held:
                 if delta.finish_reason is not None:

@@ -3,14 +3,17 @@
 BackendError
 ├── BackendUnavailableError   not reachable, 5xx, circuit open: another try or another backend may do
 │   └── BackendBusyError      429 or its like; `retry_after` seconds
+│       └── BudgetSpentError  the day's money is spent; it is new at midnight, UTC
 ├── BackendTimeoutError       no first token, or silence between tokens, for too long
 ├── BackendInterruptedError   the stream ended without a finish reason, or with an error object
-├── ModelNotFoundError        the server does not have that model
+├── ModelNotFoundError        the server does not have the model it is configured with
+│   └── UnknownNameError      the caller named a backend or model that the route does not have
 ├── ContextOverflowError      the prompt does not fit; `limit` tokens when the server says
 ├── CannotContinueError       the reply's prefix can't be continued here: start it again
 ├── EmptyReplyError           a finished reply without any text (content filter, all reasoning)
 └── BackendRefusedError       any other 4xx: asking again won't help
-    └── KeyRefusedError       401, 403 or no credit left: another key or backend may do
+    └── KeyRefusedError       401 or 403: another key or backend may do
+        └── NoCreditError     the account has no credit left
 """
 
 
@@ -41,6 +44,11 @@ class BackendBusyError(BackendUnavailableError):
     code = "backend_busy"
 
 
+class BudgetSpentError(BackendBusyError):
+    code = "budget_spent"
+    told = "Today's budget for replies is spent. Your message is kept; replies go on at midnight, UTC."
+
+
 class BackendTimeoutError(BackendError):
     code = "backend_timeout"
     retryable = True
@@ -54,8 +62,13 @@ class BackendInterruptedError(BackendError):
 
 
 class ModelNotFoundError(BackendError):
+    code = "backend_model_missing"
+    told = "The model server doesn't have the model that this service asks it for. The operator can mend that: `rapport doctor` names the models it has."
+
+
+class UnknownNameError(ModelNotFoundError):
     code = "model_not_found"
-    told = "No such backend or model answers on this conversation's route."
+    told = "No such backend or model answers on this conversation's route. Leave it out, or name another."
 
 
 class ContextOverflowError(BackendError):
@@ -76,9 +89,16 @@ class EmptyReplyError(BackendError):
 
 class BackendRefusedError(BackendError):
     code = "backend_refused"
-    told = "The model server refused the request. The operator finds out why with `rapport doctor`."
+    told = (
+        "The model server refused the request. Your message is kept. The operator finds out why with `rapport doctor`."
+    )
 
 
 class KeyRefusedError(BackendRefusedError):
     code = "backend_key_refused"
-    told = "The model server doesn't accept this service's key. The operator has to renew it."
+    told = "The model server doesn't accept this service's key. Your message is kept. The operator has to renew the key; `rapport doctor` tells which."
+
+
+class NoCreditError(KeyRefusedError):
+    code = "backend_no_credit"
+    told = "This service's account with the model provider has no credit left. Your message is kept. The operator has to top it up."

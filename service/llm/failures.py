@@ -17,6 +17,7 @@ from service.llm.errors import (
     ContextOverflowError,
     KeyRefusedError,
     ModelNotFoundError,
+    NoCreditError,
 )
 
 MAX_MESSAGE = 400
@@ -28,7 +29,7 @@ _OVERFLOW = re.compile(
     r"|maximum context length|maximum model length|greater than the context length|n_keep\D{0,12}\d*\s*>=\s*n_ctx"
     r"|loaded with context length|reached context length|context the overflows|input tokens exceed"
     r"|prompt is too long|input is too long|exceeds the maximum number of tokens|too many tokens in (the )?prompt"
-    r"|not enough context|longer than the (maximum|context)",
+    r"|not enough context|longer than the (maximum|context)|is too large to process",
     re.IGNORECASE,
 )
 _LIMITS = tuple(
@@ -140,8 +141,9 @@ def _classify(status: int, complaint: Complaint, backend: str, wait: float | Non
             return ContextOverflowError(message, backend=backend, limit=complaint.limit or _limit_in(text))
         if _WRONG_ADDRESS.search(text):
             return BackendRefusedError(f"no such endpoint: the url should end in /v1 ({message})", backend=backend)
-    if status in {401, 403} or _NO_CREDIT.search(text) or (status == 402):
-        return KeyRefusedError(message, backend=backend)
+    no_credit = status == 402 or _NO_CREDIT.search(text)
+    if no_credit or status in {401, 403}:
+        return (NoCreditError if no_credit else KeyRefusedError)(message, backend=backend)
     if status == 429 or (status < 500 and _BUSY.search(text) and complaint.kind != "page"):
         return BackendBusyError(message, backend=backend, retry_after=wait)
     if complaint.kind != "page" and _NO_MODEL.search(text):

@@ -8,6 +8,7 @@ from service.llm.calls import Call, reply
 from service.llm.errors import (
     BackendBusyError,
     BackendError,
+    BudgetSpentError,
     CannotContinueError,
     ContextOverflowError,
     EmptyReplyError,
@@ -25,18 +26,17 @@ MOST_REPLY_TOKENS = 8192
 
 async def open_at(provider: Provider, call: Call, wait: float, learner: Learner | None) -> Opened:
     """Try one provider: each of its keys, one smaller prompt, one longer reply."""
+    await provider.budget.known()
     if provider.budget.is_exhausted:
         metrics.BUDGET_EXHAUSTED.labels(provider.name).inc()
         rest = provider.budget.wait()
-        raise BackendBusyError("its daily budget is spent", backend=provider.name, retry_after=rest)
+        raise BudgetSpentError("its daily budget is spent", backend=provider.name, retry_after=rest)
     limit: int | None = None
     room = 1
     for _ in range(len(provider.keys) + 2):
         key = provider.key() if not provider.circuit.is_open else None
         if key is None:
-            raise BackendBusyError(
-                "resting after failures", backend=provider.name, retry_after=max(0.2, provider.wait())
-            )
+            raise provider.rest_reason()
         try:
             return await _begin(provider, key, call, wait, learner, limit=limit, room=room)
         except ContextOverflowError as error:

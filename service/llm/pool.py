@@ -7,23 +7,28 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import structlog
 
 from service.llm import metrics
 from service.llm.cache import AnswerCache, key_of
 from service.llm.calls import BuildRequest, Call
 from service.llm.capabilities import CapabilityStore
 from service.llm.config import BackendConfig, Tier
-from service.llm.errors import BackendError, BackendRefusedError, ModelNotFoundError
+from service.llm.errors import BackendError, BackendRefusedError, UnknownNameError
 from service.llm.learning import Learner
 from service.llm.opening import most_telling, open_at
 from service.llm.permits import OnPosition
 from service.llm.ports import ChatRequest, Opened, Target, Usage
 from service.llm.providers import Provider, build_provider
-from service.llm.router import choose
-from service.llm.spend import DailyLedger
+from service.llm.responses import ResponsesBackend
+from service.llm.router import Router
+from service.llm.spend import DailyLedger, SharedSpend
 from service.llm.transport import open_session
 from service.llm.watch import follow_configuration
+from service.policies import Policies, RoutePolicy
+
+log = structlog.get_logger(__name__)
 
 ROUNDS = 4
 """How often the whole list of a route is gone through before a turn is told that the service is busy."""
@@ -31,8 +36,6 @@ PATIENCE = 12.0
 """Seconds that a turn may wait for a first choice of backend, not counting the model's own time."""
 BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
-MERGE_INTERVAL = 5.0
-"""Seconds between looks at what other processes of this home spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,24 @@ class Backends:
         configs: Sequence[BackendConfig],
         *,
         home: Path | None = None,
+        spend: SharedSpend | None = None,
+        policies: Policies | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         patience: float = PATIENCE,
         learn: bool = True,
     ) -> None:
+        """`home` keeps what was found out about servers; `spend` adds up money with other processes; `policies` may
+        narrow a route to some backends."""
         self._session = open_session()
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._patience = patience
         self._store = CapabilityStore(home / "capabilities.json" if home else None, time.time)
         self._learner = Learner(self._store) if learn else None
-        self._ledger = DailyLedger(home / "spend.json" if home else None)
+        self._ledger = DailyLedger(spend)
+        self._policies = policies
+        self.router = Router()
         self._merging: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self.cache: AnswerCache[Completion] = AnswerCache(clock=clock)
@@ -75,20 +84,46 @@ class Backends:
     def providers(self) -> Sequence[Provider]:
         return tuple(self._providers)
 
+    def serving(self, route: str) -> list[Provider]:
+        """The backends that may answer on `route`, in the order of the configuration: its own `routes` and the route's
+        policy both have a say."""
+        allowed = self._policies.routes.get(route) if self._policies is not None else None
+        return [provider for provider in self._providers if _serves(provider.config, route, allowed)]
+
+    def unknown_backends(self) -> list[str]:
+        """Backends that route policies name and nobody configured."""
+        named = {
+            name
+            for policy in (self._policies.routes.values() if self._policies else ())
+            for name in policy.backends or ()
+        }
+        return sorted(named - {provider.name for provider in self._providers})
+
     def select(self, route: str, tier: Tier = "large", name: str | None = None) -> list[Provider]:
         """Return the backends that may answer on `route`, first choice first.
 
         `name` (a backend's or a model's) narrows the choice; it never leaves the route. Raises `ModelNotFoundError`
         or `BackendRefusedError`.
         """
-        serving = [provider for provider in self._providers if route in provider.config.routes]
+        serving = self.serving(route)
         if not serving:
             raise BackendRefusedError(f"no backend is configured for the route {route!r}")
         if name:
             serving = [provider for provider in serving if name in {provider.name, provider.model}]
             if not serving:
-                raise ModelNotFoundError(f"no backend or model named {name[:80]!r} on this route")
+                raise UnknownNameError(f"no backend or model named {name[:80]!r} on this route")
         return sorted(serving, key=lambda provider: provider.config.tier != tier)
+
+    def can_resume(self, route: str, name: str) -> bool:
+        """Tell whether this backend writes replies that can be read on in, and is still one of the route."""
+        return any(provider.name == name and provider.config.api == "responses" for provider in self.serving(route))
+
+    async def cancel(self, name: str, response_id: str) -> None:
+        """Let a reply end that its server goes on writing though nobody wants it any more. Best effort."""
+        for provider in self._providers:
+            for key in provider.keys if provider.name == name else ():
+                if isinstance(key.backend, ResponsesBackend) and await key.backend.cancel(response_id):
+                    return
 
     def can_continue(self, route: str, name: str | None = None) -> bool:
         """Tell whether the backend that would answer now is known to continue a begun reply."""
@@ -118,7 +153,7 @@ class Backends:
         then again after a pause. Raises the `BackendError` that tells most when all that fails.
         """
         if message is not None and any(provider.config.small_talk for provider in self.select(route, name=name)):
-            tier = choose(message).tier
+            tier = self.router.choose(message).tier
         call = Call(build, route, on_position)
         end = self._clock() + (self._patience if patience is None else patience)
         for attempt in range(ROUNDS):
@@ -173,29 +208,17 @@ class Backends:
                 usage = delta.usage or usage
         return Completion("".join(text), opened.target, finish, usage)
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Return each backend's state, without addresses or keys."""
-        return [
-            {
-                "name": provider.name,
-                "model": provider.model,
-                "routes": list(provider.config.routes),
-                "tier": provider.config.tier,
-                "scripted": provider.scripted,
-                "state": "resting" if provider.circuit.is_open else "ready",
-                "context_length": provider.context(),
-                "continues": provider.continues(),
-                "in_use": provider.permits.in_use,
-                "waiting": provider.permits.waiting,
-                "spent_today": round(provider.budget.spent, 6),
-            }
-            for provider in self._providers
-        ]
+    def routes_of(self, provider: Provider) -> list[str]:
+        """The routes on which this backend may answer."""
+        routes = self._policies.routes if self._policies is not None else provider.config.routes
+        return [route for route in routes if provider in self.serving(route)]
 
     def reload(self, configs: Sequence[BackendConfig]) -> None:
         """Apply a new configuration; replies that are being read go on with what they began with."""
         self._apply(configs)
         metrics.RELOADS.labels("applied").inc()
+        if unknown := self.unknown_backends():
+            log.warning("route_names_unknown_backends", backends=unknown)
 
     def follow(self, load: Callable[[], Sequence[BackendConfig]], path: Path | None) -> None:
         """Apply changes of the file that the configuration was read from, as it is written and on SIGHUP.
@@ -215,13 +238,8 @@ class Backends:
         if self._merging is not None:
             self._merging.cancel()
             await asyncio.gather(self._merging, return_exceptions=True)
-            await asyncio.to_thread(self._ledger.merge)
+            await self._ledger.merge()
         await self._session.close()
-
-    async def _merge_spend(self) -> None:
-        while True:
-            await asyncio.to_thread(self._ledger.merge)
-            await asyncio.sleep(MERGE_INTERVAL)
 
     def _apply(self, configs: Sequence[BackendConfig]) -> None:
         kept = {provider.name: provider for provider in self._providers}
@@ -239,7 +257,7 @@ class Backends:
         if self._learner is not None:
             self._learner.keep_only(providers)
         if self._merging is None and any(config.prices.prompt or config.prices.completion for config in configs):
-            self._merging = asyncio.create_task(self._merge_spend(), name="spend")
+            self._merging = asyncio.create_task(self._ledger.keep_merged(), name="spend")
 
     def _pause(self, errors: Sequence[BackendError], attempt: int) -> float:
         """Return how long to wait: what the soonest server asked for, never less than a growing, jittered pause."""
@@ -248,6 +266,14 @@ class Backends:
         )
         most = min(LONGEST_BACKOFF, BACKOFF * 2**attempt)
         return asked + self._rng.uniform(most / 4, most)
+
+
+def _serves(config: BackendConfig, route: str, policy: RoutePolicy | None) -> bool:
+    if policy is not None and not policy.allows_backend(config.name):
+        return False
+    if policy is not None and policy.backends is not None and "routes" not in config.model_fields_set:
+        return True  # the policy names it, and the entry says nothing of routes
+    return route in config.routes
 
 
 def fixed(request: ChatRequest) -> BuildRequest:

@@ -13,10 +13,17 @@ from service.llm.breaker import CircuitBreaker
 from service.llm.capabilities import Capabilities
 from service.llm.config import BackendConfig
 from service.llm.dialect import Dialect, SchemaForm
-from service.llm.errors import BackendError, BackendTimeoutError, BackendUnavailableError, KeyRefusedError
+from service.llm.errors import (
+    BackendBusyError,
+    BackendError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    KeyRefusedError,
+)
 from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.permits import Permits
 from service.llm.ports import Target, Usage
+from service.llm.responses import ResponsesBackend
 from service.llm.scripted import ScriptedBackend
 from service.llm.spend import Budget, DailyLedger
 from service.llm.tokens import EstimatedTokens, ExactTokens, TokenCounter
@@ -41,6 +48,10 @@ class Key:
     backend: Server
     circuit: CircuitBreaker
     used: int = 0
+    refused: KeyRefusedError | None = None
+    """What its server said when it rests for being refused."""
+    last: str = ""
+    """Its last four characters, by which an operator knows it."""
 
 
 @dataclass
@@ -96,6 +107,14 @@ class Provider:
         """Return the key that was used least among those that may be used now."""
         ready = [key for key in self.keys if not key.circuit.is_open]
         return min(ready, key=lambda key: key.used, default=None)
+
+    def rest_reason(self) -> BackendError:
+        """Return why no call may be made now: keys that were refused are not a busy server."""
+        wait = max(0.2, self.wait())
+        refused = [key.refused for key in self.keys if key.refused is not None and key.circuit.wait()]
+        if refused and len(refused) == len(self.keys):
+            return type(refused[0])(str(refused[0]), backend=self.name)
+        return BackendBusyError("resting after failures", backend=self.name, retry_after=wait)
 
     def wait(self) -> float:
         """Return the seconds until a call may be tried; 0 when one may be now."""
@@ -161,6 +180,7 @@ class Provider:
     def blame(self, key: Key, error: BackendError) -> None:
         """Note a failed call where it belongs: at the key, at the server, or nowhere."""
         if isinstance(error, KeyRefusedError):
+            key.refused = error
             key.circuit.pause(KEY_REST)
         elif error.retry_after is not None:
             key.circuit.pause(error.retry_after)
@@ -184,12 +204,14 @@ def build_provider(
     """Return a provider in its first state."""
     backends: list[Server]
     if config.kind == "scripted":
-        backends = [ScriptedBackend(config)]
+        backends, last = [ScriptedBackend(config)], [""]
     else:
         keys = list(config.api_keys) or [""]
         random.shuffle(keys)  # instances that start together should not all begin with the same key
         dialects: dict[str, Dialect] = {}
-        backends = [OpenAICompatibleBackend(config, session=session, api_key=key, dialects=dialects) for key in keys]
+        kind = ResponsesBackend if config.api == "responses" else OpenAICompatibleBackend
+        backends = [kind(config, session=session, api_key=key, dialects=dialects) for key in keys]
+        last = [key[-4:] if len(key) >= 12 else "" for key in keys]
     budget = Budget(ledger, config.name, config.prices.daily_budget)
-    keyed = [Key(backend, CircuitBreaker(clock)) for backend in backends]
+    keyed = [Key(backend, CircuitBreaker(clock), last=end) for backend, end in zip(backends, last, strict=True)]
     return Provider(config, keyed, Permits(config.max_concurrency), CircuitBreaker(clock), budget, clock)

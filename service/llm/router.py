@@ -1,6 +1,7 @@
 """Chooses the tier for a reply by what the message asks for: small talk does not need the large model."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from service.llm import metrics
@@ -28,14 +29,21 @@ class Choice:
     reason: str
 
 
+class Router:
+    """Chooses, and counts its choices."""
+
+    def __init__(self) -> None:
+        self.choices: Counter[Choice] = Counter()
+
+    def choose(self, message: str) -> Choice:
+        """Return the tier for a reply to `message`; in doubt the large one."""
+        choice = choose(message)
+        self.choices[choice] += 1
+        metrics.ROUTED.labels(choice.tier, choice.reason).inc()
+        return choice
+
+
 def choose(message: str) -> Choice:
-    """Return the tier for a reply to `message`; in doubt the large one. Counted by reason."""
-    choice = _choice(message)
-    metrics.ROUTED.labels(choice.tier, choice.reason).inc()
-    return choice
-
-
-def _choice(message: str) -> Choice:
     if _TENDER.search(message):
         return Choice("large", "tender")
     if len(message) > LONG:

@@ -1,82 +1,134 @@
-"""What each backend cost today, against its daily budget.
+"""What each backend cost today, against its daily budget: one count in PostgreSQL for all instances and workers."""
 
-Processes that share a home share the count, and a restart keeps it; several machines count each for itself.
-"""
-
-import fcntl
-import os
+import asyncio
 from collections import defaultdict
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from typing import Protocol
 
-import orjson
+import structlog
+
+from memory.errors import StoreUnavailableError
+from memory.postgres import Database
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 5.0
+"""Between looks at what others spent while nothing is spent here."""
+GATHER_SECONDS = 0.25
+"""What is spent here is told after this long: an overrun is what all instances spend in that time, no more."""
+FIRST_SECONDS = 2.0
+"""What the first call of a process waits, at most, to hear what was spent before it."""
+
+# in order of their names, so that two instances never hold each other's rows
+ADD = """
+WITH added AS (
+    INSERT INTO backend_spend AS kept (day, backend, cost)
+    SELECT $1::date, name, cost FROM unnest($2::text[], $3::float8[]) AS spent (name, cost) ORDER BY name
+    ON CONFLICT (day, backend) DO UPDATE SET cost = kept.cost + excluded.cost
+    RETURNING backend, cost
+)
+SELECT backend, cost FROM added
+UNION ALL
+SELECT backend, cost FROM backend_spend WHERE day = $1::date AND backend <> ALL ($2::text[])
+"""
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class DailyLedger:
-    """Money by backend since midnight UTC; `merge` brings it together with what other processes counted."""
+class SharedSpend(Protocol):
+    """Where all instances add up what they spent."""
 
-    def __init__(self, path: Path | None = None, now: Callable[[], datetime] = _utc_now) -> None:
-        self._path = path
+    async def add(self, day: date, spent: Mapping[str, float]) -> Mapping[str, float]:
+        """Add to the day's totals and return them. Raises `StoreUnavailableError`."""
+        ...
+
+
+class PostgresSpend:
+    """The table backend_spend."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, day: date, spent: Mapping[str, float]) -> Mapping[str, float]:
+        async with self._database.system() as connection:
+            rows = await connection.fetch(ADD, day, list(spent), list(spent.values()))
+        return {row["backend"]: row["cost"] for row in rows}
+
+
+class DailyLedger:
+    """Money by backend since midnight UTC; without `shared`, of this process alone."""
+
+    def __init__(self, shared: SharedSpend | None = None, now: Callable[[], datetime] = _utc_now) -> None:
+        self._shared_by = shared
         self._now = now
-        self._day = now().date().isoformat()
-        self._shared: dict[str, float] = {}
+        self._day = now().date()
+        self._totals: dict[str, float] = {}
         self._pending: defaultdict[str, float] = defaultdict(float)
+        self._spent_here = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._away = False
 
     def spent(self, name: str) -> float:
         self._turn_over()
-        return self._shared.get(name, 0.0) + self._pending.get(name, 0.0)
+        return self._totals.get(name, 0.0) + self._pending.get(name, 0.0)
 
     def add(self, name: str, cost: float) -> None:
         self._turn_over()
         self._pending[name] += cost
+        self._spent_here.set()
 
     def until_midnight(self) -> float:
         """Return the seconds until every budget starts again."""
         now = self._now()
         return 86_400.0 - (now.hour * 3600 + now.minute * 60 + now.second)
 
-    def merge(self) -> None:
-        """Add what is pending to the shared file and read what others added. Blocks for a file's read and write."""
+    async def merge(self) -> None:
+        """Add what was spent here to everybody's totals, and read them. With the store away this process counts on."""
         self._turn_over()
-        if self._path is None:
+        if self._shared_by is None:
             return
-        pending = dict(self._pending)
+        pending = {name: cost for name, cost in self._pending.items() if cost}
         try:
-            self._shared = _added(self._path, self._day, pending)
-        except OSError:
-            return  # a home that can't be written: this process counts on alone
+            totals = await self._shared_by.add(self._day, pending)
+        except StoreUnavailableError as error:
+            if not self._away:
+                log.warning("spend_not_shared", reason=str(error), meaning="each instance counts for itself meanwhile")
+            self._away = True
+            return
+        finally:
+            self._looked.set()
+        self._away = False
+        self._totals = dict(totals)
         for name, cost in pending.items():
             self._pending[name] -= cost
 
+    async def known(self) -> None:
+        """Wait until what was spent before this process is known, or can't be."""
+        if self._shared_by is not None and not self._looked.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_SECONDS):
+                    await self._looked.wait()
+
+    async def keep_merged(self) -> None:
+        """Merge for ever: soon after something was spent here, else now and then."""
+        while True:
+            await self.merge()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._spent_here.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._spent_here.clear()
+
     def _turn_over(self) -> None:
-        today = self._now().date().isoformat()
+        today = self._now().date()
         if today != self._day:
             self._day = today
-            self._shared.clear()
+            self._totals.clear()
             self._pending.clear()
-
-
-def _added(path: Path, day: str, pending: dict[str, float]) -> dict[str, float]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            data = orjson.loads(file.read() or b"{}")
-            totals = {str(name): float(cost) for name, cost in data["spent"].items()} if data.get("day") == day else {}
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
-            totals = {}
-        for name, cost in pending.items():
-            totals[name] = totals.get(name, 0.0) + cost
-        file.seek(0)
-        file.truncate()
-        file.write(orjson.dumps({"day": day, "spent": totals}))
-    return totals
 
 
 class Budget:
@@ -97,6 +149,10 @@ class Budget:
 
     def add(self, cost: float) -> None:
         self._ledger.add(self._name, cost)
+
+    async def known(self) -> None:
+        if self.limit is not None:
+            await self._ledger.known()
 
     def wait(self) -> float:
         """Return the seconds until the budget starts again."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import structlog
 
 from memory import erasure, reindex
 from memory.erasure import Erasure
+from memory.errors import EmbedderUnavailableError
 from memory.ports import Embedder
 from memory.postgres import Connection, Database
 from sessions.errors import SessionsError
@@ -51,7 +53,8 @@ class Forgetter:
 
     async def _erase(self, user_id: UUID, work: Callable[[Connection], Awaitable[Erasure]]) -> dict[str, Any]:
         done = await self._in_postgres(user_id, work)
-        await reindex.add_vectors(self._database, self._embedder, user_id, done.redacted)
+        with suppress(EmbedderUnavailableError):  # they are found by their words, and get their vectors later
+            await reindex.add_vectors(self._database, self._embedder, user_id, done.redacted)
         live = await self._forget_live(done)
         if done.running:
             # a writer hears at its next renewal, a third of the lease at most; then it logs nothing any more

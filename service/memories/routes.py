@@ -13,6 +13,7 @@ from memory.retrieval import RecallQuery, recall
 from service.auth.dependencies import Caller
 from service.chat.schemas import Problem
 from service.dependencies import Context
+from service.embedding import meaning
 from service.errors import InvalidRequestError
 from service.limits import address_of
 from service.memories.forgetting import Forgetter
@@ -64,10 +65,12 @@ async def list_memories(
     """Both layers together, by when they were said: facts that were learnt, and episodes, which are the messages."""
     await context.limits.check(caller, address_of(request), "read")
     wanted = curation.Filter(wish.layer, wish.kind, wish.statuses, wish.text, wish.conversation_id, wish.pinned)
-    async with context.database.as_user(caller.user_id) as connection:
-        found = await curation.list_memories(
+    found = await context.database.read(
+        caller.user_id,
+        lambda connection: curation.list_memories(
             connection, caller.user_id, wanted, wish.limit + 1, decode_cursor(wish.cursor)
-        )
+        ),
+    )
     page = found[: wish.limit]
     more = len(found) > wish.limit
     return MemoryPage(
@@ -83,7 +86,7 @@ async def add_memory(request: Request, body: NewMemory, caller: Caller, context:
         known = ", ".join(context.policies.gate.routes)
         raise InvalidRequestError(f"There is no route {body.route!r}; there are: {known}.", code="unknown_route")
     await context.limits.check(caller, address_of(request), "write")
-    vector = (await context.embedder.embed([body.text]))[0]
+    vector = await meaning(context.embedder, body.text)
     async with context.database.as_user(caller.user_id) as connection:
         fact_id = await curation.add_fact(
             connection,
@@ -103,8 +106,9 @@ async def search_memories(request: Request, body: SearchRequest, caller: Caller,
     """The same recall that puts memories into a prompt: by meaning, by words, by time and by who said it."""
     await context.limits.check(caller, address_of(request), "search")
     began = time.perf_counter()
-    vector = (await context.embedder.embed([body.query]))[0]
-    async with context.database.as_user(caller.user_id) as connection:
+    vector = await meaning(context.embedder, body.query)
+
+    async def look(connection: Connection) -> list[Found]:
         routes, time_zone, names = await _scope(connection, context, caller.user_id, body.conversation_id)
         query = RecallQuery(
             user_id=caller.user_id,
@@ -119,7 +123,9 @@ async def search_memories(request: Request, body: SearchRequest, caller: Caller,
         )
         items = await recall(connection, query)
         quotes = await curation.quotes(connection, caller.user_id, [item.id for item in items])
-    found = [Found.of(item, quotes.get(item.id, "")) for item in items]
+        return [Found.of(item, quotes.get(item.id, "")) for item in items]
+
+    found = await context.database.read(caller.user_id, look)
     return SearchResult(items=found, elapsed_ms=round((time.perf_counter() - began) * 1000, 2))
 
 
@@ -138,8 +144,10 @@ async def _scope(
 @router.get("/v1/memories/{memory_id}", responses=some(404), summary="One memory with its sources and history")
 async def read_memory(request: Request, memory_id: MemoryId, caller: Caller, context: Context) -> MemoryDetail:
     await context.limits.check(caller, address_of(request), "read")
-    async with context.database.as_user(caller.user_id) as connection:
-        return MemoryDetail.of_closer(await curation.read_memory(connection, caller.user_id, memory_id))
+    found = await context.database.read(
+        caller.user_id, lambda connection: curation.read_memory(connection, caller.user_id, memory_id)
+    )
+    return MemoryDetail.of_closer(found)
 
 
 @router.patch("/v1/memories/{memory_id}", responses=some(404, 409), summary="Correct a fact, or pin it")
@@ -149,7 +157,7 @@ async def change_memory(
     """A correction is a new fact with a new id, which this answers; the old one stays as its history, and the message
     that taught it does not teach it again."""
     await context.limits.check(caller, address_of(request), "write")
-    vector = None if body.text is None else (await context.embedder.embed([body.text]))[0]
+    vector = None if body.text is None else await meaning(context.embedder, body.text)
     async with context.database.as_user(caller.user_id) as connection:
         if body.text is not None:
             await erasure.forget_corrected(connection, caller.user_id, memory_id)
@@ -184,10 +192,13 @@ async def erase_account(
     request: Request, caller: Caller, context: Context, confirm: Annotated[Literal["everything"], Query()]
 ) -> Receipt:
     """Every row of the caller in every table, and what other stores keep. Only the receipt stays, which has numbers
-    and no words. A token of the caller still opens a new, empty account; revoke it with the issuer."""
+    and no words. Tokens that were issued until then are worth nothing any more; whoever signs in anew begins anew."""
     _ = confirm
     await context.limits.check(caller, address_of(request), "write")
-    return Receipt.model_validate(await _forgetter(context).erase_user(caller.user_id))
+    receipt = Receipt.model_validate(await _forgetter(context).erase_user(caller.user_id))
+    # after the erasure, which takes every row of the user, also of earlier revocations
+    await context.authenticator.revocations.revoke_user(caller.user_id)
+    return receipt
 
 
 def _forgetter(context: Context) -> Forgetter:

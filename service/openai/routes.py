@@ -17,6 +17,7 @@ from service.dependencies import Context
 from service.errors import ForbiddenError, InvalidRequestError, NotFoundError, RapportError, TooLargeError, openai_shape
 from service.limits import address_of
 from service.openai.history import Place, instructions, place, spoken
+from service.openai.notices import Notices, Shown
 from service.openai.schemas import Completion, CompletionRequest, ModelCard, ModelList
 from service.runtime import Runtime
 from sessions.replies import Event
@@ -31,9 +32,7 @@ PREFIX = "rapport"
 def model_ids(context: Runtime) -> list[str]:
     """What a client's model picker shows: each route, and each backend of the first route by name."""
     routes = [PREFIX if route == "general" else f"{PREFIX}-{route}" for route in context.policies.gate.routes]
-    return routes + [
-        f"{PREFIX}/{provider.name}" for provider in context.backends.providers if "general" in provider.config.routes
-    ]
+    return routes + [f"{PREFIX}/{provider.name}" for provider in context.backends.serving("general")]
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -79,10 +78,13 @@ async def complete(
     x_conversation_id: Annotated[UUID | None, Header()] = None,
     idempotency_key: Annotated[str | None, Header(max_length=128, pattern=r"^[\x21-\x7e]+$")] = None,
     x_stainless_retry_count: Annotated[str | None, Header(max_length=8)] = None,
+    x_rapport_notices: Annotated[Shown, Header()] = "text",
 ) -> Response:
     """The conversation is `metadata.conversation_id` or `X-Conversation-Id`; else it is recognised by the history sent.
 
     A resent history is not stored again. The stream carries our event ids, which OpenAI's clients ignore.
+    What the user must be told stands before the reply as lines that begin with `> **Notice:**`, and in the field
+    `rapport`; a client that shows it from there sends `X-Rapport-Notices: extension`.
     """
     route, backend = _route_and_backend(body.model, context)
     said = spoken(body.messages)
@@ -119,9 +121,9 @@ async def complete(
         headers = [(b"x-conversation-id", str(where.conversation_id).encode())]
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
-            chunks = Chunks(body.model, include_usage=usage)
+            chunks = Chunks(body.model, include_usage=usage, notices=Notices(x_rapport_notices))
             return EventStream(source, chunks.encode, headers=headers, tail=DONE, admission=admission)
-        whole = await _whole(source, body.model, where.conversation_id)
+        whole = await _whole(source, body.model, where.conversation_id, Notices(x_rapport_notices))
     except BaseException:
         await admission.aclose()
         raise
@@ -154,8 +156,9 @@ def _route_and_backend(model: str, context: Runtime) -> tuple[str, str | None]:
 class Chunks:
     """Translates a reply's events into chat.completion.chunk objects."""
 
-    def __init__(self, model: str, *, include_usage: bool) -> None:
+    def __init__(self, model: str, *, include_usage: bool, notices: Notices) -> None:
         self._model = model
+        self._notices = notices
         self._include_usage = include_usage
         self._created = int(time.time())
         self._id = "chatcmpl-"
@@ -172,6 +175,8 @@ class Chunks:
                 return self._chunk(event, {"content": text})
             case ev.REBASED:
                 return self._rebased(event)
+            case ev.NOTICE:
+                return self._told(event)
             case ev.COMPLETED:
                 return self._completed(event)
             case ev.FAILED:
@@ -191,6 +196,12 @@ class Chunks:
         self._shown = max(self._shown, len(text))
         return self._chunk(event, {"content": fresh}) if fresh else b""
 
+    def _told(self, event: Event) -> bytes:
+        notice = self._notices.take(event)
+        if notice is None:
+            return b""
+        return self._chunk(event, {"content": self._notices.text([notice])}, rapport={"notices": [notice]})
+
     def _completed(self, event: Event) -> bytes:
         data = orjson.loads(event.data)
         out = self._chunk(event, {}, finish=_finish(data["finish_reason"]))
@@ -198,18 +209,20 @@ class Chunks:
             out += self._frame(event, {"choices": [], "usage": _usage(data["usage"])})
         return out
 
-    def _chunk(self, event: Event, delta: dict[str, str], finish: str | None = None) -> bytes:
+    def _chunk(self, event: Event, delta: dict[str, str], finish: str | None = None, **own: Any) -> bytes:
         body: dict[str, Any] = {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
         if self._include_usage:
             body["usage"] = None
-        return self._frame(event, body)
+        return self._frame(event, {**body, **own})
 
     def _frame(self, event: Event, body: dict[str, Any]) -> bytes:
         head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
         return b"id: %b\ndata: %b\n\n" % (str(event.id).encode(), orjson.dumps({**head, **body}))
 
 
-async def _whole(source: AsyncIterator[Sequence[Event]], model: str, conversation_id: UUID) -> Response:
+async def _whole(
+    source: AsyncIterator[Sequence[Event]], model: str, conversation_id: UUID, notices: Notices
+) -> Response:
     events = [event async for batch in source for event in batch]
     last = orjson.loads(events[-1].data)
     if events[-1].type == ev.FAILED:
@@ -221,6 +234,7 @@ async def _whole(source: AsyncIterator[Sequence[Event]], model: str, conversatio
             error.title = ForbiddenError.title
         raise error
     turn_id = orjson.loads(events[0].data)["turn_id"]
+    told = [notice for event in events if (notice := notices.take(event)) is not None]
     completion = Completion(
         id=f"chatcmpl-{turn_id}",
         created=int(time.time()),
@@ -228,7 +242,7 @@ async def _whole(source: AsyncIterator[Sequence[Event]], model: str, conversatio
         choices=[
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": ev.text_of(events), "refusal": None},
+                "message": {"role": "assistant", "content": notices.text(told) + ev.text_of(events), "refusal": None},
                 "logprobs": None,
                 "finish_reason": _finish(last["finish_reason"]),
             }
@@ -236,6 +250,7 @@ async def _whole(source: AsyncIterator[Sequence[Event]], model: str, conversatio
         usage=_usage(last["usage"]),
         conversation_id=str(conversation_id),
         turn_id=turn_id,
+        rapport={"notices": told},
     )
     return JSONResponse(completion.model_dump(), headers={"X-Conversation-Id": str(conversation_id)})
 

@@ -19,14 +19,16 @@ from dramatiq.asyncio import EventLoopThread, set_event_loop_thread
 from dramatiq.middleware import TimeLimit
 from prometheus_client import start_http_server
 
-from memory.embedders import EmbedderConfig, MiniLmEmbedder
 from memory.learning import Learnt
 from memory.ports import Reasoner
 from memory.postgres import Database, PoolConfig
+from service.embedding import open_embedder
 from service.jobs import learn_config, make_learner
 from service.llm.config import backends_file
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
+from service.llm.spend import PostgresSpend
+from service.policies import load_policies
 from service.sealing import open_database
 from service.settings import Settings
 from service.worker.broker import BrokerConfig, open_broker
@@ -133,9 +135,12 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         threads = settings.worker_threads
         database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), threads, threads))
         stack.push_async_callback(database.close)
-        embedder = MiniLmEmbedder(EmbedderConfig())
+        embedder = open_embedder(settings.embeddings, settings.backends)
         stack.push_async_callback(embedder.aclose)
-        backends = Backends(settings.backends, home=settings.home)
+        policies = load_policies(settings.routes_file)
+        backends = Backends(
+            settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies
+        )
         stack.push_async_callback(backends.aclose)
         backends.follow(settings.read_backends, backends_file(settings.llm_backends))
         yield make_learner(database, embedder, _reasoner_on(settings, backends, database), learn_config(settings))

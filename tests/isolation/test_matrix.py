@@ -65,6 +65,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", T): Row("theirs"),
     ("GET", T + "/stream"): Row("theirs"),
     ("POST", T + "/stop"): Row("theirs"),
+    ("POST", T + "/continue"): Row("theirs"),
     ("POST", M + "/alternatives"): Row("theirs"),
     ("POST", M + "/edits"): Row("theirs", lambda _: {"content": "instead"}),
     ("PUT", C + "/head"): Row("theirs", lambda p: {"message_id": p.ids["message_id"]}),
@@ -76,6 +77,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/memories/{memory_id}"): Row("theirs"),
     ("PATCH", "/v1/memories/{memory_id}"): Row("theirs", lambda _: {"pinned": True}),
     ("GET", "/v1/export"): Row("mine"),
+    ("GET", "/v1/backends"): Row("operator"),
     ("GET", "/v1/models"): Row("mine"),
     ("GET", "/v1/models/{name}"): Row("mine"),
     ("POST", "/v1/chat/completions"): Row(
@@ -152,16 +154,20 @@ def owned(shared_service: LiveService) -> Iterator[Property]:
 @pytest.fixture(scope="module")
 def strangers(shared_service: LiveService) -> Iterator[dict[str, httpx.Client]]:
     """Somebody else, somebody without a name, somebody whose account was erased, and somebody who is nobody."""
-    url = shared_service.url
+    url, erased = shared_service.url, f"gone-{uuid4().hex[:8]}"
     clients = {
         "other": httpx.Client(base_url=url, headers=shared_service.headers(f"other-{uuid4().hex[:8]}"), timeout=30),
         "anonymous": httpx.Client(base_url=url, headers={"Sec-Fetch-Site": "same-origin"}, timeout=30),
-        "deleted": httpx.Client(base_url=url, headers=shared_service.headers(f"gone-{uuid4().hex[:8]}"), timeout=30),
+        "deleted": httpx.Client(base_url=url, headers=shared_service.headers(erased), timeout=30),
         "nobody": httpx.Client(base_url=url, timeout=30),
     }
     assert clients["anonymous"].post("/v1/session").status_code == 200
     clients["deleted"].post("/v1/memories", json={"text": "I was here"})
     assert clients["deleted"].delete("/v1/account", params={"confirm": "everything"}).status_code == 200
+    gone = clients["deleted"].get("/v1/session")
+    assert (gone.status_code, gone.json()["code"]) == (401, "token_revoked")
+    # whoever erased their account can sign in again, and must find nothing
+    clients["deleted"].headers.update(shared_service.later_headers(erased))
     yield clients
     for client in clients.values():
         client.close()

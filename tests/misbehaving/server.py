@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.misbehaving import breaking, refusals, streams
+from memory.embedders import MiniLmEmbedder
+from tests.misbehaving import background, breaking, refusals, streams
 from tests.misbehaving.calls import QUIRKS, Call, State, behave, quirk
 
 __all__ = ["application", "breaking", "refusals", "streams"]
@@ -19,6 +20,7 @@ __all__ = ["application", "breaking", "refusals", "streams"]
 STATE = web.AppKey("state", State)
 DIMENSIONS = 8
 LOADING = 0.1
+REAL: list[MiniLmEmbedder] = []
 
 
 @quirk("jit-copies", "lmstudio#1751: several requests at once load several copies")
@@ -101,7 +103,7 @@ async def props(request: web.Request) -> web.Response:
     return web.json_response({"default_generation_settings": {"n_ctx": 2048}, "total_slots": 2})
 
 
-async def embeddings(request: web.Request) -> web.Response:
+async def embeddings(request: web.Request) -> web.StreamResponse:
     state = request.app[STATE]
     body = orjson.loads(await request.read())
     model = str(body.get("model", "")).partition("#")[0]
@@ -112,9 +114,22 @@ async def embeddings(request: web.Request) -> web.Response:
     if model == "llm-typed-embedder":
         return web.json_response({"error": "No models loaded. Please load a model."}, status=404)
     texts = [texts] if isinstance(texts, str) else texts
+    if state.override or model in {"500", "key-refused", "key-bad-refused", "429-once"}:
+        refused = await _refused(request, state, state.override or str(body.get("model", "")))
+        if refused is not None:
+            return refused
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return web.json_response({"error": "'input' field must be a string or an array of strings"}, status=400)
-    width = DIMENSIONS + 1 if model == "wrong-dimensions" else DIMENSIONS
+    if model == "input-too-large" and any(len(text) > 1800 for text in texts):
+        message = (
+            "input (1024 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
+        )
+        return web.json_response({"error": {"code": 500, "message": message, "type": "server_error"}}, status=500)
+    if model == "one-text-refused" and any("bad" in text for text in texts):
+        return web.json_response({"error": {"message": "invalid input", "type": "invalid_request_error"}}, status=400)
+    if model == "text-embedding-real":
+        return _embedded(await _real(texts), model)
+    width = DIMENSIONS + 1 if model == "wrong-dimensions" else int(body.get("dimensions") or DIMENSIONS)
     rows: list[dict[str, Any]] = [
         {"object": "embedding", "index": at, "embedding": vector(text, width)} for at, text in enumerate(texts)
     ]
@@ -122,9 +137,35 @@ async def embeddings(request: web.Request) -> web.Response:
         rows.reverse()
     if model == "one-missing":
         rows.pop()
+    return _embedded(rows, model)
+
+
+def _embedded(rows: list[dict[str, Any]], model: str) -> web.Response:
     return web.json_response(
         {"object": "list", "data": rows, "model": model, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
     )
+
+
+async def _refused(request: web.Request, state: State, name: str) -> web.StreamResponse | None:
+    """Fail as the chat of that name does; None when it would have answered."""
+    state.counts[f"embeddings {name}"] += 1
+    call = Call(request, {"model": name, "messages": []}, state)
+    known = QUIRKS.get(name.partition("#")[0])
+    if known is None:
+        return None
+    state.counts[name] += 1
+    answer = await known.answer(call)
+    return answer if answer.status >= 400 else None
+
+
+async def _real(texts: list[str]) -> list[dict[str, Any]]:
+    """What a server with a real model of 384 numbers answers: the same MiniLM, behind this door."""
+    if not REAL:
+        REAL.append(MiniLmEmbedder())
+    vectors = await REAL[0].embed(texts)
+    return [
+        {"object": "embedding", "index": at, "embedding": row.astype(float).tolist()} for at, row in enumerate(vectors)
+    ]
 
 
 def vector(text: str, width: int) -> list[float]:
@@ -188,4 +229,5 @@ def application() -> web.Application:
     app.router.add_get("/control/quirks", quirks)
     app.router.add_post("/control/override", control_override)
     app.router.add_post("/control/reset", control_reset)
+    background.add_routes(app, app[STATE])
     return app

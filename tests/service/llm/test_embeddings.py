@@ -1,13 +1,20 @@
+"""Vectors by /v1/embeddings, against a real server process."""
+
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from memory.errors import EmbedderUnavailableError
 from memory.ports import Embedder
+from service.llm.breaker import FIRST_REST
 from service.llm.config import BackendConfig
 from service.llm.embeddings import BackendEmbedder, WrongWidthError
-from service.llm.errors import BackendError, BackendInterruptedError, BackendRefusedError, ModelNotFoundError
+from service.llm.errors import BackendInterruptedError, BackendRefusedError, ModelNotFoundError
+from service.llm.openai_compatible import OpenAICompatibleBackend
 from tests.misbehaving.process import Misbehaving
 
 Make = Callable[..., BackendEmbedder]
@@ -17,9 +24,16 @@ Make = Callable[..., BackendEmbedder]
 async def embedder_for(misbehaving: Misbehaving) -> AsyncIterator[Make]:
     made: list[BackendEmbedder] = []
 
-    def make(model: str = "text-embedding-tiny", *, width: int = 8, url: str = "") -> BackendEmbedder:
-        config = BackendConfig(name="b", url=url or misbehaving.url, model="normal", embedding_model=model)
-        made.append(BackendEmbedder(config, width, pause=lambda _attempt: 0.01))
+    def make(
+        model: str = "text-embedding-tiny",
+        *,
+        width: int = 8,
+        url: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        **fields: Any,
+    ) -> BackendEmbedder:
+        config = BackendConfig(name="b", url=url or misbehaving.url, model="normal", embedding_model=model, **fields)
+        made.append(BackendEmbedder(config, width, pause=lambda _attempt: 0.01, clock=clock))
         return made[-1]
 
     yield make
@@ -42,7 +56,7 @@ async def test_vectors_are_unit_rows_in_the_order_of_the_texts(embedder_for: Mak
 async def test_a_hundred_recalls_at_once_cost_a_few_calls(embedder_for: Make, misbehaving: Misbehaving) -> None:
     embedder = embedder_for()
     await asyncio.gather(*(embedder.embed([f"question {number}"]) for number in range(100)))
-    await asyncio.gather(*(embedder.embed([f"question {number % 50}"]) for number in range(100)))
+    await asyncio.gather(*(embedder.embed([f"other {number % 50}"]) for number in range(100)))
     calls = [request["embeddings"] for request in misbehaving.state()["requests"]]
     assert [len(call["input"]) for call in calls] == [64, 36, 50]
 
@@ -57,18 +71,90 @@ async def test_texts_are_sent_as_texts(embedder_for: Make, misbehaving: Misbehav
 async def test_another_width_is_refused_with_what_to_do(embedder_for: Make) -> None:
     with pytest.raises(WrongWidthError, match=r"9 numbers.*holds 8"):
         await embedder_for("wrong-dimensions").check()
-    with pytest.raises(WrongWidthError):
+    with pytest.raises(EmbedderUnavailableError, match="384"):
         await embedder_for(width=384).embed(["hello"])
 
 
 async def test_failures_reach_everyone_who_waits(embedder_for: Make) -> None:
-    with pytest.raises(ModelNotFoundError):
-        await embedder_for("llm-typed-embedder").embed(["hello"])
-    with pytest.raises(BackendInterruptedError):
-        await embedder_for("one-missing").embed(["a", "b"])
+    for model, cause in (("llm-typed-embedder", ModelNotFoundError), ("one-missing", BackendInterruptedError)):
+        with pytest.raises(EmbedderUnavailableError) as raised:
+            await embedder_for(model).embed(["a", "b"])
+        assert type(raised.value.__cause__) is cause
     gone = embedder_for(url="http://127.0.0.1:9/v1")
     answers = await asyncio.gather(gone.embed(["a"]), gone.embed(["b"]), return_exceptions=True)
-    assert all(isinstance(answer, BackendError) for answer in answers)
+    assert all(isinstance(answer, EmbedderUnavailableError) for answer in answers)
+
+
+async def test_a_question_overtakes_bulk_work(embedder_for: Make, misbehaving: Misbehaving) -> None:
+    embedder = embedder_for()
+    bulk = asyncio.create_task(embedder.embed([f"line {number}" for number in range(640)]))
+    await asyncio.sleep(0.005)
+    await embedder.embed(["Who am I?"])
+    assert not bulk.done()
+    await bulk
+    sizes = [len(request["embeddings"]["input"]) for request in misbehaving.state()["requests"]]
+    assert sorted(sizes) == [1, *[64] * 10]
+    assert sizes.index(1) <= 3
+
+
+async def test_a_server_that_fails_is_left_alone_and_asked_again(embedder_for: Make, misbehaving: Misbehaving) -> None:
+    now = [0.0]
+    embedder = embedder_for(clock=lambda: now[0])
+    misbehaving.override("500")
+    for number in range(5):
+        with pytest.raises(EmbedderUnavailableError):
+            await embedder.embed([f"question {number}"])
+    assert misbehaving.state()["counts"]["embeddings 500"] == 3
+    assert embedder.is_resting
+    misbehaving.override("")
+    now[0] += FIRST_REST
+    assert (await embedder.embed(["question 9"])).shape == (1, 8)
+    assert not embedder.is_resting
+
+
+async def test_bulk_work_is_tried_again(embedder_for: Make) -> None:
+    assert (await embedder_for("429-once").embed(["a", "b"])).shape == (2, 8)
+
+
+async def test_a_text_that_is_too_long_is_cut_and_so_are_those_after_it(
+    embedder_for: Make, misbehaving: Misbehaving
+) -> None:
+    embedder = embedder_for("input-too-large")
+    long = "word " * 2000
+    assert (await embedder.embed([long, "short"])).shape == (2, 8)
+    assert (await embedder.embed([long + "again"])).shape == (1, 8)
+    lengths = [max(map(len, request["embeddings"]["input"])) for request in misbehaving.state()["requests"]]
+    assert lengths == [6000, 3000, 1500, 1500]
+
+
+async def test_one_refused_text_does_not_cost_the_others_their_vectors(embedder_for: Make) -> None:
+    embedder = embedder_for("one-text-refused")
+    with pytest.raises(EmbedderUnavailableError):
+        await embedder.embed(["a", "b", "c", "bad", "d"])
+    one, two = await asyncio.gather(embedder.embed(["a", "b", "c", "d"]), embedder.embed(["e", "f"]))
+    assert (len(one), len(two)) == (4, 2)
+
+
+async def test_a_key_that_is_refused_gives_way_to_the_next(embedder_for: Make) -> None:
+    assert (await embedder_for("key-bad-refused", api_keys=("bad", "good")).embed(["a"])).shape == (1, 8)
+
+
+async def test_recent_texts_are_not_asked_again(embedder_for: Make, misbehaving: Misbehaving) -> None:
+    embedder = embedder_for()
+    first = await embedder.embed(["the same words"])
+    assert np.array_equal(await embedder.embed(["the same words"]), first)
+    assert len(misbehaving.state()["requests"]) == 1
+
+
+async def test_openais_third_generation_is_asked_for_the_width_of_the_column(misbehaving: Misbehaving) -> None:
+    openai = BackendConfig(name="o", url="https://api.openai.com/v1", embedding_model="text-embedding-3-small")
+    here = OpenAICompatibleBackend(openai.model_copy(update={"url": misbehaving.url}))
+    embedder = BackendEmbedder(openai, 384, backend=here)
+    assert (await embedder.embed(["hello"])).shape == (1, 384)
+    assert embedder.name == "text-embedding-3-small@384"
+    (call,) = [request["embeddings"] for request in misbehaving.state()["requests"]]
+    assert call["dimensions"] == 384
+    await embedder.aclose()
 
 
 async def test_one_who_stops_waiting_does_not_disturb_the_others(embedder_for: Make) -> None:

@@ -3,22 +3,27 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
+from uuid import uuid4
 
 import pytest
 
+from memory.errors import StoreUnavailableError
+from memory.postgres import Database, PoolConfig
 from service.llm.breaker import FIRST_REST, LONGEST_REST, CircuitBreaker
 from service.llm.cache import AnswerCache, key_of
 from service.llm.capabilities import LIFETIME, Capabilities, CapabilityStore
 from service.llm.config import BackendConfig, Script, parse_backends
+from service.llm.errors import BudgetSpentError
+from service.llm.overview import router_choices
 from service.llm.pool import Backends, fixed
 from service.llm.ports import ChatMessage, ChatRequest
 from service.llm.providers import UNKNOWN_CONTEXT
 from service.llm.router import choose
-from service.llm.spend import Budget, DailyLedger
+from service.llm.spend import Budget, DailyLedger, PostgresSpend
 from service.llm.tokens import EstimatedTokens, ExactTokens, TokenCounter, estimate, prompt_tokens
 from service.llm.watch import apply, follow_configuration
 from tests.misbehaving.process import Misbehaving
@@ -42,38 +47,101 @@ async def pool() -> AsyncIterator[Backends]:
 # --- budgets
 
 
-def test_processes_of_one_home_share_what_was_spent(tmp_path: Path) -> None:
+class Store:
+    """A database of the run, and its place for what was spent."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(PoolConfig(url, size=2, overflow=2))
+
+    def ledger(self, now: Callable[[], datetime]) -> DailyLedger:
+        return DailyLedger(PostgresSpend(self.database), now)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    store = Store(database_url)
+    yield store
+    await store.database.close()
+
+
+async def test_instances_share_what_was_spent(store: Store) -> None:
     now = [datetime(2026, 11, 22, 23, 59, 0, tzinfo=UTC)]
-    path = tmp_path / "spend.json"
-    one, other = DailyLedger(path, lambda: now[0]), DailyLedger(path, lambda: now[0])
+    one, other = store.ledger(lambda: now[0]), store.ledger(lambda: now[0])
     one.add("a", 2.0)
     other.add("a", 3.0)
+    other.add("b", 1.0)
     for ledger in (one, other, one):
-        ledger.merge()
+        await ledger.merge()
     assert one.spent("a") == other.spent("a") == 5.0
-    assert DailyLedger(path, lambda: now[0]).spent("a") == 0
-    late = DailyLedger(path, lambda: now[0])
-    late.merge()
+    assert one.spent("b") == 1.0
+    late = store.ledger(lambda: now[0])
+    assert late.spent("a") == 0
+    await late.merge()
     assert late.spent("a") == 5.0
     assert Budget(late, "a", 5.0).is_exhausted
     assert not Budget(late, "a", None).is_exhausted
     assert late.until_midnight() == 60
     now[0] = datetime(2026, 11, 23, 0, 0, 1, tzinfo=UTC)
-    late.merge()
+    await late.merge()
     assert late.spent("a") == 0
 
 
-def test_a_broken_or_unwritable_ledger_counts_on_alone(tmp_path: Path) -> None:
-    path = tmp_path / "spend.json"
-    path.write_text("not json")
-    ledger = DailyLedger(path)
+async def test_instances_that_spend_at_once_lose_nothing(store: Store) -> None:
+    day = datetime(2026, 11, 24, tzinfo=UTC)
+    ledgers = [store.ledger(lambda: day) for _ in range(4)]
+
+    async def spend(ledger: DailyLedger) -> None:
+        for _ in range(25):
+            ledger.add("a", 1.0)
+            ledger.add("b", 2.0)
+            await ledger.merge()
+
+    await asyncio.gather(*(spend(ledger) for ledger in ledgers))
+    await ledgers[0].merge()
+    assert (ledgers[0].spent("a"), ledgers[0].spent("b")) == (100.0, 200.0)
+
+
+async def test_with_the_store_away_an_instance_counts_on_and_tells_it_later(database_url: str) -> None:
+    class Away:
+        gone = True
+        behind = PostgresSpend(Database(PoolConfig(database_url, size=1, overflow=1)))
+
+        async def add(self, day: date, spent: Mapping[str, float]) -> Mapping[str, float]:
+            if self.gone:
+                raise StoreUnavailableError("away")
+            return await self.behind.add(day, spent)
+
+    store, now = Away(), datetime(2026, 11, 25, tzinfo=UTC)
+    ledger = DailyLedger(store, lambda: now)
     ledger.add("a", 1.0)
-    ledger.merge()
+    await ledger.merge()
     assert ledger.spent("a") == 1.0
-    alone = DailyLedger(tmp_path / "spend.json" / "below-a-file")
-    alone.add("a", 1.0)
-    alone.merge()
-    assert alone.spent("a") == 1.0
+    store.gone = False
+    await ledger.merge()
+    assert ledger.spent("a") == 1.0
+    fresh = DailyLedger(store.behind, lambda: now)
+    await fresh.merge()
+    assert fresh.spent("a") == 1.0
+    await store.behind._database.close()
+
+
+async def test_a_process_that_begins_after_the_budget_was_spent_asks_nobody(
+    store: Store, misbehaving: Misbehaving
+) -> None:
+    prices = {"completion": 1_000_000, "daily_budget": 30.0}
+    dear = BackendConfig.model_validate(
+        {"name": f"dear-{uuid4().hex[:8]}", "url": misbehaving.url, "model": "normal", "prices": prices}
+    )
+    spend = PostgresSpend(store.database)
+    for calls in (2, 0):  # 20.0 each; then another process
+        pool = Backends([dear], spend=spend, learn=False, patience=0)
+        for _ in range(calls):
+            await pool.complete(fixed(ASKED), route="general")
+        with pytest.raises(BudgetSpentError) as raised:
+            await pool.complete(fixed(ASKED), route="general")
+        assert raised.value.retry_after is not None
+        await pool.aclose()
+    assert misbehaving.state()["counts"]["normal"] == 2
 
 
 # --- tiers
@@ -103,6 +171,10 @@ async def test_the_router_decides_the_tier_of_a_reply(pool: Backends) -> None:
         opened = await pool.open_stream(fixed(ASKED), route="general", message=message)
         assert opened.target.backend == backend
         await opened.deltas.aclose()
+    assert router_choices(pool) == [
+        {"tier": "small", "reason": "small_talk", "count": 1},
+        {"tier": "large", "reason": "demanding", "count": 1},
+    ]
 
 
 # --- the cache

@@ -19,6 +19,7 @@ from service.llm.errors import (
     KeyRefusedError,
     ModelNotFoundError,
 )
+from service.llm.overview import describe
 from service.llm.pool import Backends, fixed
 from service.llm.ports import ChatMessage, ChatRequest, Opened, Target
 from tests.misbehaving.process import Misbehaving
@@ -143,11 +144,11 @@ async def test_the_circuit_opens_and_closes_again(
     with pytest.raises(BackendBusyError):
         await ask(pool)
     assert misbehaving.state()["counts"]["normal"] == asked
-    assert pool.describe()[0]["state"] == "resting"
+    assert describe(pool)[0]["state"] == "resting"
     misbehaving.override("")
     now[0] += 10
     assert (await ask(pool))[0] == REPLY
-    assert pool.describe()[0]["state"] == "ready"
+    assert describe(pool)[0]["state"] == "ready"
 
 
 async def test_when_all_are_down_the_service_is_busy(pool_of: MakePool, odd: Callable[..., BackendConfig]) -> None:
@@ -268,7 +269,7 @@ async def test_a_spent_budget_passes_a_backend_over(pool_of: MakePool, odd: Call
     pool = pool_of(odd("normal", name="dear", prices=prices), odd("fast", name="free"))
     answered = [(await ask(pool))[1].backend for _ in range(4)]
     assert answered == ["dear", "dear", "free", "free"]
-    assert pool.describe()[0]["spent_today"] == 40.0
+    assert describe(pool)[0]["budget"]["spent_today"] == 40.0
 
 
 async def test_a_begun_reply_goes_only_where_it_can_be_continued(

@@ -1,0 +1,101 @@
+"""Which model makes the memories' vectors: the built-in one, or a server's. Models are chosen by name, here only.
+
+A name is `built-in`, `BACKEND` (an entry of LLM_BACKENDS with an `embedding_model`) or `BACKEND/MODEL`; EMBEDDINGS
+holds one. What is stored beside vectors is the embedder's own `name`, which tells models and widths apart.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import structlog
+
+from memory.embedders import DIMENSIONS, EmbedderConfig, MiniLmEmbedder
+from memory.errors import EmbedderUnavailableError, LongTermMemoryError
+from memory.missing import fill_missing
+from memory.ports import Embedder, Vectors
+from memory.postgres import Database
+from service.llm.config import BackendConfig
+from service.llm.embeddings import BackendEmbedder, WrongWidthError
+from service.llm.errors import BackendError
+from service.startup import StartError
+
+log = structlog.get_logger(__name__)
+
+BUILT_IN = "built-in"
+OPENAI_MODEL = "text-embedding-3-small"
+START_SECONDS = 20.0
+"""Patience with a server that loads its model when it is first asked."""
+FILL_SECONDS = 15.0
+"""Between looks for what was written while the server was away."""
+
+WIDTH = "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'episodes'::regclass AND attname = 'embedding'"
+
+
+def open_embedder(name: str, backends: Sequence[BackendConfig], *, dimensions: int = DIMENSIONS) -> Embedder:
+    """The embedder of that name. Raises `StartError` for one that isn't configured."""
+    if name in {"", BUILT_IN}:
+        return MiniLmEmbedder(EmbedderConfig())
+    config = _entry(name, backends)
+    return BackendEmbedder(config, dimensions)
+
+
+def _entry(name: str, backends: Sequence[BackendConfig]) -> BackendConfig:
+    backend, _, model = name.partition("/")
+    config = next((config for config in backends if config.name == backend), None)
+    if config is None or config.kind != "openai_compatible":
+        known = ", ".join(config.name for config in backends if config.kind == "openai_compatible")
+        raise StartError(
+            f"EMBEDDINGS={name}: there is no backend {backend!r} that can make vectors. "
+            f"Use {BUILT_IN}{f', or one of: {known}' if known else ''}."
+        )
+    model = model or config.embedding_model or (OPENAI_MODEL if config.is_openai else "")
+    if not model:
+        raise StartError(
+            f"EMBEDDINGS={name}: say which model makes the vectors: EMBEDDINGS={name}/MODEL, "
+            f"or embedding_model in the entry of {backend!r}."
+        )
+    return config.model_copy(update={"embedding_model": model})
+
+
+async def check_embedder(embedder: Embedder, database: Database) -> None:
+    """Raises `StartError` when the vectors would not fit the column; a server that is away is waited for later."""
+    async with database.system() as connection:
+        column = int(await connection.fetchval(WIDTH))
+    if embedder.dimensions != column:
+        raise StartError(
+            f"{embedder.name} makes vectors of {embedder.dimensions} numbers, the database holds {column}."
+        )
+    if not isinstance(embedder, BackendEmbedder):
+        return
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            await embedder.check()
+    except WrongWidthError as error:
+        raise StartError(str(error)) from error
+    except (BackendError, TimeoutError) as error:
+        log.warning(
+            "embeddings_away_at_start",
+            embedder=embedder.name,
+            reason=str(error),
+            meaning="messages are kept without vectors and recalled by their words until it answers",
+        )
+
+
+async def meaning(embedder: Embedder, text: str) -> Vectors | None:
+    """The vector of a text, or None while no model makes any: what is written then is found by its words."""
+    try:
+        vector: Vectors = (await embedder.embed([text]))[0]
+    except EmbedderUnavailableError as error:
+        log.warning("embeddings_away", embedder=embedder.name, reason=str(error))
+        return None
+    return vector
+
+
+async def keep_filling(embedder: Embedder, database: Database, *, seconds: float = FILL_SECONDS) -> None:
+    """Give what was written while the server was away its vectors, as soon as it is back. Until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        with suppress(LongTermMemoryError):
+            while await fill_missing(database, embedder):
+                pass

@@ -1,0 +1,93 @@
+"""What the pool's backends are doing, for operators: no whole key, and no word that anybody said."""
+
+import math
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.llm.pool import Backends
+from service.llm.providers import Key, Provider
+
+
+def describe(backends: Backends) -> list[dict[str, Any]]:
+    """Each backend in the order in which it is asked."""
+    return [_described(backends, provider) for provider in backends.providers]
+
+
+def router_choices(backends: Backends) -> list[dict[str, Any]]:
+    """How often each tier was chosen for a reply, and why, since this process began."""
+    counted = sorted(backends.router.choices.items(), key=lambda item: -item[1])
+    return [{"tier": choice.tier, "reason": choice.reason, "count": count} for choice, count in counted]
+
+
+def cache_use(backends: Backends) -> dict[str, Any]:
+    """Of the exact-match cache, since this process began."""
+    cache = backends.cache
+    return {
+        "hits": cache.hits,
+        "misses": cache.misses,
+        "hit_rate": round(cache.hit_rate, 4),
+        "entries": len(cache),
+    }
+
+
+def _described(backends: Backends, provider: Provider) -> dict[str, Any]:
+    config, record = provider.config, provider.capabilities
+    return {
+        "name": provider.name,
+        "kind": config.kind,
+        "address": _address(config.url),
+        "model": provider.model,
+        "scripted": provider.scripted,
+        "routes": backends.routes_of(provider),
+        "tier": config.tier,
+        "small_talk": config.small_talk,
+        "state": _state(provider),
+        "retry_in": math.ceil(provider.wait()),
+        "breaker": {"open": provider.circuit.is_open, "failures_in_a_row": provider.circuit.failures},
+        "keys": [_key(number, key) for number, key in enumerate(provider.keys, 1) if config.api_keys],
+        "permits": {
+            "limit": provider.permits.limit,
+            "in_use": provider.permits.in_use,
+            "waiting": provider.permits.waiting,
+        },
+        "budget": {
+            "daily": provider.budget.limit,
+            "spent_today": round(provider.budget.spent, 6),
+            "spent_up": provider.budget.is_exhausted,
+            "resets_in": math.ceil(provider.budget.wait()),
+        },
+        "capabilities": {
+            "server": record.server,
+            "context_length": provider.context(),
+            "structured": record.structured,
+            "prefill": record.prefill,
+            "continues": provider.continues(),
+            "reasoning": record.reasoning,
+            "streams": record.streams,
+            "usage": record.usage,
+            "embedding_width": record.embedding_width,
+            "first_token_seconds": record.first_token_seconds,
+            "probed_at": record.probed_at or None,
+        },
+    }
+
+
+def _state(provider: Provider) -> str:
+    if provider.budget.is_exhausted:
+        return "budget_spent"
+    if all(key.refused is not None and key.circuit.wait() for key in provider.keys):
+        return "keys_refused"
+    return "resting" if provider.wait() or provider.circuit.is_open else "ready"
+
+
+def _key(number: int, key: Key) -> dict[str, Any]:
+    resting = math.ceil(key.circuit.wait())
+    state = ("refused" if key.refused is not None else "resting") if resting else "ready"
+    return {"number": number, "ends_with": key.last, "state": state, "retry_in": resting, "calls": key.used}
+
+
+def _address(url: str) -> str:
+    """Without the user and password that a url may hold."""
+    parts = urlsplit(url)
+    host = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    return f"{parts.scheme}://{host}{parts.path}" if url else ""

@@ -1,0 +1,49 @@
+"""/v1/backends: what the model servers are doing, for operators."""
+
+from fastapi import APIRouter, Request
+
+from memory.ports import Embedder
+from service.auth.dependencies import Operator
+from service.auth.problems import problems
+from service.dependencies import Context
+from service.limits import address_of
+from service.llm.embeddings import BackendEmbedder
+from service.llm.overview import cache_use, describe, router_choices
+from service.llm.schemas import BackendsView, EmbeddingsView
+
+router = APIRouter(tags=["operators"])
+
+
+@router.get(
+    "/v1/backends",
+    summary="What the model servers are doing",
+    responses=problems({403: "`operator_only`"}),
+)
+async def read_backends(request: Request, operator: Operator, context: Context) -> BackendsView:
+    """State, keys, permits, budgets and capabilities of each, as this instance sees them."""
+    await context.limits.check(operator, address_of(request), "read")
+    return BackendsView.model_validate(
+        {
+            "instance": context.settings.instance,
+            "backends": describe(context.backends),
+            "router": router_choices(context.backends),
+            "cache": cache_use(context.backends),
+            "embeddings": _embeddings(context.embedder),
+        }
+    )
+
+
+def _embeddings(embedder: Embedder) -> EmbeddingsView:
+    if isinstance(embedder, BackendEmbedder):
+        state = "resting" if embedder.is_resting else "ready"
+        return EmbeddingsView(
+            name=embedder.name,
+            backend=embedder.backend_name,
+            dimensions=embedder.dimensions,
+            state=state,
+            calls=embedder.calls,
+            texts=embedder.texts,
+        )
+    return EmbeddingsView(
+        name=embedder.name, backend=None, dimensions=embedder.dimensions, state="ready", calls=None, texts=None
+    )
