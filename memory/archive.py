@@ -22,7 +22,7 @@ FROM messages WHERE user_id = $1 AND conversation_id = $2 AND seq > $4 ORDER BY 
 """
 FACTS = """
 SELECT f.id, f.kind, f.text, f.quote, f.status, f.pinned, f.route, f.said_at, f.learnt_at, f.valid_from, f.valid_to,
-    f.due_at, f.superseded_by, f.confirmations, f.extractor, f.conversation_id, f.message_id, f.source_seq AS seq
+    f.due_at, f.superseded_by, f.confirmations, f.extractor, f.origin, f.conversation_id, f.message_id, f.source_seq AS seq
 FROM facts f WHERE f.user_id = $1 AND ($3::uuid IS NULL OR f.id > $3) ORDER BY f.id LIMIT $2
 """
 SOURCES = """

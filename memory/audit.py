@@ -41,6 +41,8 @@ class Report:
     junk: int
     by_user: int = 0
     """Facts that users wrote themselves: counted, never called junk."""
+    imported: int = 0
+    """Facts that rest on another program's word alone: looked through for all that needs no message."""
     examples: dict[str, list[UUID]] = field(default_factory=dict)
 
     @property
@@ -56,6 +58,7 @@ class Report:
             "facts": self.facts,
             "users": self.users,
             "by_user": self.by_user,
+            "imported": self.imported,
             "junk": self.junk,
             "junk_rate": round(self.rate, 5),
             "goal": self.GOAL,
@@ -80,13 +83,20 @@ class Audited:
     time_zone: str
     extractor: str
     said_at: datetime
+    origin: str
     message: Said | None
+
+    @property
+    def told(self) -> bool:
+        """By another program, and not said here."""
+        return bool(self.origin) and not self.quote
 
 
 FACTS = """
-SELECT f.id, f.kind, f.topic, f.slot, f.text, f.quote, f.key, f.route, c.companion_name, c.time_zone, f.extractor, f.said_at,
+SELECT f.id, f.kind, f.topic, f.slot, f.text, f.quote, f.key, f.route,
+    coalesce(c.companion_name, ''), coalesce(c.time_zone, 'UTC'), f.extractor, f.said_at, f.origin,
     m.seq, m.id AS message_id, m.role, m.speaker, m.content, m.created_at
-FROM facts f JOIN conversations c ON c.user_id = f.user_id AND c.id = f.conversation_id
+FROM facts f LEFT JOIN conversations c ON c.user_id = f.user_id AND c.id = f.conversation_id
 LEFT JOIN messages m ON m.user_id = f.user_id AND m.id = f.message_id
 WHERE f.user_id = $1 AND f.status IN ('active', 'uncertain') ORDER BY f.learnt_at, f.id
 """
@@ -99,7 +109,7 @@ async def audit_memories(database: Database, users: Iterable[UUID] | None = None
         async with database.system() as connection:
             users = [row["user_id"] for row in await connection.fetch("SELECT DISTINCT user_id FROM facts")]
     found: Counter[str] = Counter(dict.fromkeys(Report.MEANINGS, 0))
-    total = junk = counted = by_user = 0
+    total = junk = counted = by_user = imported = 0
     examples: dict[str, list[UUID]] = defaultdict(list)
     for user_id in users:
         async with database.as_user(user_id) as connection:
@@ -108,23 +118,26 @@ async def audit_memories(database: Database, users: Iterable[UUID] | None = None
         flagged = audit(facts)
         counted += 1
         total += len(facts)
-        by_user += sum(fact.message is None and not fact.quote for fact in facts)
+        imported += sum(fact.told for fact in facts)
+        by_user += sum(fact.message is None and not fact.quote and not fact.told for fact in facts)
         junk += len(set().union(*flagged.values()))
         for what, ids in flagged.items():
             found[what] += len(ids)
             examples[what] += sorted(ids)[: EXAMPLES - len(examples[what])]
-    return Report(total, counted, dict(found), junk, by_user, {what: some for what, some in examples.items() if some})
+    return Report(
+        total, counted, dict(found), junk, by_user, imported, {what: some for what, some in examples.items() if some}
+    )
 
 
 def _audited(row: tuple[Any, ...]) -> Audited:
-    fact, message = row[:12], row[12:]
+    fact, message = row[:13], row[13:]
     return Audited(*fact, None if message[0] is None else Said(*message))  # type: ignore[call-arg]  # by the columns
 
 
 def audit(facts: Sequence[Audited]) -> dict[str, set[UUID]]:
     """What is wrong with one user's current facts, by kind of trouble."""
     flagged: dict[str, set[UUID]] = {what: set() for what in Report.MEANINGS}
-    learnt = [fact for fact in facts if fact.quote]
+    learnt = [fact for fact in facts if fact.quote or fact.told]
     for fact in learnt:
         if trouble := _trouble(fact):
             flagged[trouble].add(fact.id)
@@ -136,7 +149,7 @@ def audit(facts: Sequence[Audited]) -> dict[str, set[UUID]]:
 def _trouble(fact: Audited) -> str:
     if refusal(fact.text) or refusal(fact.quote):
         return "secrets"
-    if fact.extractor == BY_USER:
+    if fact.extractor == BY_USER or fact.told:
         return ""  # corrected by its owner, who is the best witness
     if fact.message is None:
         return "unsupported"

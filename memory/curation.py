@@ -57,6 +57,8 @@ class Item:
     message_id: UUID | None
     seq: int | None
     quote: str
+    origin: str = ""
+    """Of what another program told: its name, a colon, its own id of the statement."""
 
     @property
     def source(self) -> Source:
@@ -105,12 +107,12 @@ FACT = f"""f.id, 'fact' AS layer, f.kind, f.text, f.status, f.pinned, f.route, m
     f.valid_from, f.valid_to, f.due_at, f.superseded_by, f.confirmations, f.extractor = '{BY_USER}' AS by_user,
     nullif(f.conversation_id, '{NIL}') AS conversation_id,
     CASE WHEN f.conversation_id <> '{NIL}' THEN f.message_id END AS message_id,
-    CASE WHEN f.conversation_id <> '{NIL}' THEN f.source_seq END AS seq, f.quote"""
+    CASE WHEN f.conversation_id <> '{NIL}' THEN f.source_seq END AS seq, f.quote, f.origin"""
 
 EPISODE = """e.message_id AS id, 'episode' AS layer, NULL::text AS kind, m.content AS text, 'active' AS status,
     false AS pinned, e.route, e.speaker, e.said_at, NULL::timestamptz AS learnt_at, NULL::timestamptz AS valid_from,
     NULL::timestamptz AS valid_to, NULL::timestamptz AS due_at, NULL::uuid AS superseded_by, 0 AS confirmations,
-    false AS by_user, e.conversation_id, e.message_id, e.seq, '' AS quote"""
+    false AS by_user, e.conversation_id, e.message_id, e.seq, '' AS quote, '' AS origin"""
 
 FROM_FACTS = "facts f LEFT JOIN messages m ON m.user_id = f.user_id AND m.id = f.message_id"
 FROM_EPISODES = "episodes e JOIN messages m ON m.user_id = e.user_id AND m.id = e.message_id"

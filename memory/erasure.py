@@ -174,6 +174,7 @@ async def _delete_facts(connection: Connection, user_id: UUID, erasure: Erasure,
         "SELECT fact_id FROM fact_sources WHERE user_id = $1 AND fact_id = ANY ($2::uuid[])", user_id, facts
     )
     erasure.counts["fact_sources"] += len(rows)
+    await tombstones.bury_told(connection, user_id, facts)
     await connection.execute(
         """UPDATE facts SET uncertain_because = NULL WHERE user_id = $1 AND uncertain_because = ANY ($2::uuid[])""",
         user_id,
@@ -378,6 +379,7 @@ async def keep_receipt(connection: Connection, user_id: UUID, erasure: Erasure, 
 
 async def forget_corrected(connection: Connection, user_id: UUID, fact_id: UUID) -> None:
     """The words that taught a fact which its owner has corrected do not teach it again."""
+    await tombstones.bury_told(connection, user_id, [fact_id])
     rows = await connection.fetch(
         "SELECT role, said_at, quote FROM fact_sources WHERE user_id = $1 AND fact_id = $2", user_id, fact_id
     )

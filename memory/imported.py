@@ -52,6 +52,7 @@ async def find_or_create(
     title: str,
     companion_name: str,
     time_zone: str,
+    persona: str = "",
 ) -> ImportTarget:
     """The conversation that this source was imported into before, else a new one."""
     await connection.execute(ONE_AT_A_TIME, str(owner.user_id), key)
@@ -65,6 +66,7 @@ async def find_or_create(
         route=route,
         title=title,
         companion_name=companion_name,
+        persona=persona,
         time_zone=time_zone,
         source="import",
     )

@@ -46,6 +46,12 @@ def quote_digest(user_id: UUID, role: str, said_at: datetime, quote: str) -> byt
     return _digest(user_id, b"quote", role, str(round(said_at.timestamp() * 1000)), " ".join(quote.lower().split()))
 
 
+def told_digests(user_id: UUID, origin: str, kind: str, text: str) -> tuple[bytes, bytes]:
+    """Of a statement of another program: of its id there, and of what it says, since exports hold copies."""
+    said = " ".join(text.lower().split())
+    return _digest(user_id, b"origin", origin), _digest(user_id, b"told", kind, said)
+
+
 def _digest(user_id: UUID, what: bytes, *parts: str) -> bytes:
     hashed = hashlib.blake2b(key=user_id.bytes, person=what, digest_size=16)
     for part in parts:
@@ -96,3 +102,27 @@ async def teachable(connection: Connection, user_id: UUID, facts: Sequence[Q]) -
     ]
     gone = await _buried(connection, user_id, [digest for pair in digests for digest in pair])
     return [fact for fact, pair in zip(facts, digests, strict=True) if gone.isdisjoint(pair)]
+
+
+async def untold(connection: Connection, user_id: UUID, told: Sequence[tuple[str, str, str]]) -> set[int]:
+    """Which of other programs' statements (origin, kind, text), by their place, were forgotten or corrected here.
+
+    Ask behind a lock on the user's row.
+    """
+    digests = [told_digests(user_id, *one) for one in told]
+    gone = await _buried(connection, user_id, [digest for pair in digests for digest in pair])
+    return {number for number, pair in enumerate(digests) if not gone.isdisjoint(pair)}
+
+
+async def bury_told(connection: Connection, user_id: UUID, facts: Sequence[UUID]) -> None:
+    """What another program told, and its owner has forgotten or corrected, does not come in again with its file."""
+    rows = await connection.fetch(
+        "SELECT origin, kind, text FROM facts WHERE user_id = $1 AND id = ANY ($2::uuid[]) AND origin <> ''",
+        user_id,
+        list(facts),
+    )
+    await bury(
+        connection,
+        user_id,
+        [digest for row in rows for digest in told_digests(user_id, row["origin"], row["kind"], row["text"])],
+    )

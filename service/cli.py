@@ -175,9 +175,9 @@ def age_assertion(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="JSONL of Rapport or SillyTavern", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="JSONL of Rapport or SillyTavern, or a JSON export of mem0 or Letta", exists=True, dir_okay=False)],
     user: Annotated[str, typer.Option("--user", help="Whose conversation it becomes")],
-    form: Annotated[str, typer.Option("--format", help="auto, rapport, sillytavern or neutral")] = "auto",
+    form: Annotated[str, typer.Option("--format", help="auto, rapport, sillytavern, mem0, letta or neutral")] = "auto",
     conversation: Annotated[str | None, typer.Option(help="Which one, for a file that holds several")] = None,
     title: Annotated[str, typer.Option(help="The conversation's title")] = "",
 ) -> None:

@@ -11,6 +11,8 @@ from service.imports.sillytavern import SillyTavernParser
 
 SILLYTAVERN_KEYS = frozenset({"mes", "user_name", "character_name", "chat_metadata"})
 
+DOCUMENT_KEYS = {"results": "mem0", "agents": "letta"}
+
 
 class DetectingParser:
     """Takes the first line's keys as a sign of the format."""
@@ -21,6 +23,8 @@ class DetectingParser:
 
     def parse(self, number: int, value: object) -> Record:
         if self._chosen is None:
+            if isinstance(value, dict) and (other := DOCUMENT_KEYS.get(next(iter(value), ""))):
+                raise BrokenLineError(f"this looks like an export of {other}; say so: format={other}")
             of_sillytavern = isinstance(value, dict) and not SILLYTAVERN_KEYS.isdisjoint(value)
             self._chosen = SillyTavernParser(self._zone) if of_sillytavern else RapportParser(self._zone)
         return self._chosen.parse(number, value)
@@ -39,7 +43,8 @@ def parser_for(name: str, time_zone: str | None) -> LineParser:
     try:
         return FORMATS[name](time_zone)
     except KeyError:
-        raise WrongFormatError(f"There is no format {name!r}; there are {', '.join(FORMATS)}.") from None
+        known = ", ".join([*FORMATS, "mem0", "letta"])
+        raise WrongFormatError(f"There is no format {name!r}; there are {known}.") from None
     except BrokenLineError as error:
         raise WrongFormatError(f"{error}.") from None
 
@@ -116,6 +121,7 @@ def _checked_start(start: bytes) -> bytes:
         raise WrongFormatError("The file is packed or a picture. Unpack it and send the JSON lines in it.")
     if start.lstrip().startswith(b"["):
         raise WrongFormatError(
-            "The file is one JSON list. This format has one JSON object a line, without commas between."
+            "The file is one JSON list. This format has one JSON object a line, without commas between. Exports of mem0 and"
+            " Letta are named with format=mem0 or format=letta."
         )
     return start

@@ -32,6 +32,9 @@ class Header:
     time_zone: str | None = None
     key: str | None = None
     """Names the conversation in its source, so that a second import finds it; else its first message does."""
+    sliding: bool = False
+    """The file holds the latest messages only: the key alone names the conversation."""
+    persona: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,18 @@ class Said:
     at: datetime | None
     """None when the source doesn't say; the reader then puts it right after the message before it."""
     external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A statement that another program remembered: nobody's own words."""
+
+    number: int
+    program: str
+    source_id: str
+    kind: Literal["user", "companion"]
+    text: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +78,7 @@ class Broken:
     reason: str
 
 
-Record = Header | Said | Skipped | Broken
+Record = Header | Said | Noted | Skipped | Broken
 
 
 class LineParser(Protocol):

@@ -43,7 +43,7 @@ BODY = {
                 "example": '{"speaker": "Caroline", "text": "Hey Mel!", "at": "2023-05-08T13:56:00Z", "id": "D1:1"}\n'
                 '{"speaker": "Melanie", "text": "Hey Caroline!", "at": "2023-05-08T13:57:00Z", "id": "D1:2"}\n',
             }
-            for media in ("application/x-ndjson", "application/jsonl", "text/plain")
+            for media in ("application/x-ndjson", "application/jsonl", "text/plain", "application/json")
         },
     }
 }
@@ -63,7 +63,8 @@ class UnsupportedMediaError(RapportError):
 async def import_file(
     request: Request, response: Response, caller: Caller, context: Context, wish: Annotated[ImportQuery, Query()]
 ) -> ImportResult:
-    """One message a line, as JSON: Rapport's own form (docs/import.md) or SillyTavern's chat files.
+    """One message a line, as JSON: Rapport's own form (docs/import.md) or SillyTavern's chat files. With `format=letta` an
+    agent file, with `format=mem0` what `get_all()` gives; what those programs remembered becomes facts marked as their word.
 
     Messages can be recalled at once and are learnt from in the background. A broken line is told by its number, and
     the rest goes in. The same file again adds nothing; a file that has grown adds what is new.
@@ -78,15 +79,21 @@ async def import_file(
         context.embedder,
         caller.owner,
         _body(request),
-        ImportOptions(wish.format, wish.title, route=wish.route, time_zone=wish.time_zone, embed_seconds=EMBED_SECONDS),
+        ImportOptions(
+            wish.format,
+            wish.title,
+            route=wish.route,
+            time_zone=wish.time_zone,
+            conversation=wish.conversation,
+            embed_seconds=EMBED_SECONDS,
+        ),
     )
-    if report.conversation_id is None:
-        raise RapportError("The import ended without a conversation.")
-    await context.live.forget(report.conversation_id)
-    await context.jobs.wake_learner(caller.user_id, report.conversation_id)
+    if report.conversation_id is not None:
+        await context.live.forget(report.conversation_id)
+        await context.jobs.wake_learner(caller.user_id, report.conversation_id)
     if report.already_there:
         response.status_code = status.HTTP_200_OK
-    return ImportResult.of(report, report.conversation_id)
+    return ImportResult.of(report)
 
 
 def _check_headers(request: Request) -> None:

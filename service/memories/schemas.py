@@ -63,6 +63,7 @@ class MemoryView(BaseModel):
     route: str
     speaker: str | None
     by_user: bool = Field(description="Written or corrected by its owner, not learnt")
+    imported_from: str | None = Field(None, description="The program that told it: nobody said so here")
     said_at: datetime
     learnt_at: datetime | None
     valid_from: datetime | None
@@ -81,8 +82,9 @@ def _fields(item: Item) -> dict[str, Any]:
     source = SourceView(
         conversation_id=item.conversation_id, message_id=item.message_id, seq=item.seq, quote=item.quote
     )
-    names = MemoryView.model_fields.keys() - {"source"}
-    return {**{name: getattr(item, name) for name in names}, "source": source}
+    names = MemoryView.model_fields.keys() - {"source", "imported_from"}
+    told_by = item.origin.partition(":")[0] or None
+    return {**{name: getattr(item, name) for name in names}, "source": source, "imported_from": told_by}
 
 
 class MemoryPage(BaseModel):

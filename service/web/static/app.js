@@ -74,7 +74,7 @@ const importer = new Importer({
     memory.grewStale();
     void attempt(async () => {
       await conversations.load();
-      await conversations.nameIfNameless(id, name);
+      if (id) await conversations.nameIfNameless(id, name); // statements alone make no conversation
     });
   },
   open: (id) => {

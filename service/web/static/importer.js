@@ -4,9 +4,11 @@ import { importConversation } from "./api.js";
 import { KEEP_OPEN, openDialog } from "./dialogs.js";
 import { byId, make } from "./dom.js";
 
-function summaryOf({ imported, duplicates = 0, skipped = 0, broken = 0, already_imported: wasHere = false }) {
+function summaryOf({ imported, duplicates = 0, skipped = 0, broken = 0, facts = 0, refused = 0, already_imported: wasHere = false }) {
   if (wasHere) return "Everything in this file was here already.";
   const parts = [`${imported} ${imported === 1 ? "message" : "messages"} imported`];
+  if (facts) parts.push(`${facts} ${facts === 1 ? "statement" : "statements"} taken over`);
+  if (refused) parts.push(`${refused} refused`);
   if (duplicates) parts.push(`${duplicates} here already`);
   if (skipped) parts.push(`${skipped} left out`);
   if (broken) parts.push(`${broken} ${broken === 1 ? "line" : "lines"} not readable`);
@@ -69,7 +71,7 @@ export class Importer {
     this.conversationId = conversationId;
     byId("import-result").hidden = false;
     byId("import-summary").textContent = summaryOf(result);
-    this.showErrors(result.errors, result.broken);
+    this.showErrors(result.errors, result.broken + (result.refused ?? 0));
     byId("import-start").hidden = true;
     byId("import-show").hidden = !conversationId;
     byId("import-show").focus();

@@ -47,6 +47,7 @@ export function memoryCard(item, { strongest = 0, here = null, onJump, onCorrect
     item.layer === "fact" ? KINDS[item.kind] ?? "a fact" : "",
     item.due_at ? `due ${shortDate(asDate(item.due_at))}` : "",
     item.by_user ? "in your words" : "",
+    item.imported_from ? `from ${item.imported_from}` : "",
     item.pinned ? "pinned" : "",
     item.status && item.status !== "active" ? STATES[item.status] ?? item.status : "",
   ].filter(Boolean).join(" · ");

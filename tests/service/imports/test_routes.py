@@ -73,6 +73,18 @@ def test_sillytavern_and_parameters(client: Client) -> None:
     assert client.get(f"{path}/messages")["items"][0]["created_at"].startswith("2023-06-19T12:20:00")
 
 
+def test_statements_of_another_program(client: Client) -> None:
+    told = {"results": [{"id": "m1", "memory": "User has a dog named Biscuit", "created_at": "2026-03-01T09:00:00-07:00"}]}
+    answer = client.send(json.dumps(told), "?format=mem0", **{"content-type": "application/json"})
+    assert answer.status_code == 201, answer.text
+    result = answer.json()
+    assert (result["conversation_id"], result["facts"], result["imported"]) == (None, 1, 0)
+    (item,) = client.get("/v1/memories?layer=fact")["items"]
+    assert (item["text"], item["imported_from"], item["by_user"]) == ("User has a dog named Biscuit", "mem0", False)
+    assert item["source"]["conversation_id"] is None
+    assert client.send(json.dumps(told), "?format=mem0").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "query", "headers", "status", "code"),
     [
