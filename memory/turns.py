@@ -372,6 +372,18 @@ async def fail(
     return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, kept) is not None
 
 
+NOTE_UPSTREAM = """
+UPDATE turns SET upstream = $4 WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
+"""
+
+
+async def note_upstream(
+    connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, upstream: dict[str, Any]
+) -> None:
+    """Keep where the model server can be asked for the rest of the reply; nothing happens when the turn is another's."""
+    await connection.execute(NOTE_UPSTREAM, user_id, turn_id, epoch, upstream)
+
+
 RELEASE = """
 UPDATE turns SET lease_until = clock_timestamp() - interval '1 millisecond', checkpoint = $4
 WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'

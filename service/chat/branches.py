@@ -3,14 +3,15 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Header, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from memory import transcript
+from memory.unfinished import read_unfinished
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
-from service.chat.routes import ConversationId, some, streamed
+from service.chat.routes import ConversationId, TurnId, some, streamed
 from service.chat.schemas import Body, ConversationView, NewTurn, Text
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
@@ -23,7 +24,18 @@ router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])
 MessageId = Annotated[UUID, Path(description="A message of the conversation")]
 
 
+KEY = r"^[\x21-\x7e]+$"
+IdempotencyKey = Annotated[str | None, Header(max_length=128, pattern=KEY)]
+
+
 class Regeneration(Body):
+    client_message_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=128,
+        pattern=KEY,
+        description="Made once by the client (or sent as `Idempotency-Key`): asking again gives the same turn and its stream",
+    )
     backend: str | None = Field(
         None, max_length=64, description="Ask a named backend of the conversation's route first"
     )
@@ -47,8 +59,10 @@ async def regenerate(
     caller: Caller,
     context: Context,
     body: Regeneration | None = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> EventStream:
     """Of a reply, or of the message that it answers. All alternatives are kept, and the new one becomes the way on."""
+    body = body or Regeneration.model_construct()
     async with context.database.as_user(caller.user_id) as connection:
         message = await transcript.read_message(connection, caller.user_id, conversation_id, message_id)
         if message.role == "assistant" and message.parent_id is not None:
@@ -59,9 +73,10 @@ async def regenerate(
         caller.user_id,
         conversation_id,
         message.content,
+        client_message_id=body.client_message_id or idempotency_key,
         speaker=message.speaker,
         answers=message.id,
-        request={"backend": body.backend} if body and body.backend else {},
+        request={"backend": body.backend} if body.backend else {},
     )
     return await streamed(request, context, caller, send)
 
@@ -79,6 +94,7 @@ async def edit(
     body: NewTurn,
     caller: Caller,
     context: Context,
+    idempotency_key: IdempotencyKey = None,
 ) -> EventStream:
     """The old words and what followed them stay, as a branch beside the new ones."""
     if len(body.content) > context.settings.message_max_chars:
@@ -93,11 +109,48 @@ async def edit(
         caller.user_id,
         conversation_id,
         body.content,
-        client_message_id=body.client_message_id,
+        client_message_id=body.client_message_id or idempotency_key,
         speaker=body.speaker,
         parent_id=message.parent_id,
         at_root=message.parent_id is None,
         request={"backend": body.backend} if body.backend else {},
+    )
+    return await streamed(request, context, caller, send)
+
+
+@router.post(
+    "/turns/{turn_id}/continue",
+    responses={**STREAM_RESPONSE, **some(403, 404, 409)},
+    response_class=Response,
+    summary="Go on with a reply that was stopped, cut or interrupted",
+)
+async def continue_turn(
+    request: Request,
+    conversation_id: ConversationId,
+    turn_id: TurnId,
+    caller: Caller,
+    context: Context,
+    body: Regeneration | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> EventStream:
+    """A turn whose stream begins with the text so far (`turn.rebased`, reason `continued`). Its reply holds all of it,
+    stands in the old one's place and names it as `continues`. Of a reply that came to its own end nothing is continued:
+    409 `nothing_to_continue`."""
+    body = body or Regeneration.model_construct()
+    async with context.database.as_user(caller.user_id) as connection:
+        begun = await read_unfinished(connection, caller.user_id, conversation_id, turn_id)
+    message_id = begun.reply_message_id
+    link = {"turn_id": str(turn_id), "message_id": None if message_id is None else str(message_id)}
+    options = begun.request | ({"backend": body.backend} if body.backend else {})
+    send = Send(
+        caller.user_id,
+        conversation_id,
+        begun.asked,
+        client_message_id=body.client_message_id or idempotency_key,
+        speaker=begun.speaker,
+        answers=begun.user_message_id,
+        prefix=begun.text,
+        request={**options, "continues": link},
     )
     return await streamed(request, context, caller, send)
 

@@ -374,9 +374,7 @@ class ChatEngine:
         grace = 0.0 if self._resumable() or not self._tools.replies.durable else LOGLESS_SECONDS
         try:
             async with self._database.system() as connection:
-                claimed = await turns.claim(
-                    connection, self._tools.lease_seconds, 8, turn_id, own=own, grace=grace
-                )
+                claimed = await turns.claim(connection, self._tools.lease_seconds, 8, turn_id, own=own, grace=grace)
         except StoreUnavailableError:
             return
         for turn in claimed:
@@ -395,17 +393,19 @@ class ChatEngine:
             poisoned = turn.attempts > MAX_ATTEMPTS or turn.epoch > MAX_EPOCHS
             if poisoned or not await may_continue(connection, turn.user_id, turn.turn_id, self._gate):
                 code = "turn_poisoned" if poisoned else "route_locked"
-                problem = UnavailableError(
+                refused = UnavailableError(
                     "This reply could not be finished. Your message is kept; try again.", code=code
-                ).problem()
-                await turns.fail(
-                    connection, turn.user_id, turn.turn_id, turn.epoch, {**problem, "retryable": True}, turn.checkpoint
                 )
-                return
+            else:
+                refused = None
         message = branch[-1]
         line = Line(stored.user_seq, "user", message.content, message.speaker)
         key = Log(turn.user_id, turn.conversation_id, turn.turn_id)
         events = [accepted_event(stored)] if turn.epoch == FIRST.epoch else []
+        if refused is not None:
+            # its writer begins and fails at once: so readers hear of it, and keep what they have
+            self._start(turn, LiveReply(key, events), _refusing(refused))
+            return
         found = self._live.load(turn.user_id, turn.conversation_id)
         self._start(
             turn,
@@ -469,6 +469,10 @@ def _session(conversation: Conversation) -> Session:
     return Session(
         conversation.user_id, conversation.id, conversation.route, conversation.lock_reason, conversation.lock_epoch, ()
     )
+
+
+async def _refusing(problem: UnavailableError) -> Material:
+    raise problem
 
 
 async def _after(first: Event, rest: AsyncIterator[Sequence[Event]]) -> AsyncIterator[Sequence[Event]]:

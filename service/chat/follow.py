@@ -175,6 +175,10 @@ class ReplyReader:
                 following = following.next()
             events.append(ev.event(following, ev.COMPLETED, ev.completed_data(turn)))
         else:
+            # what was said of it stays on every screen, and can be gone on with
+            if turn.checkpoint and not (logged and logged[-1].id == last and ev.text_of(logged) == turn.checkpoint):
+                events.append(ev.event(following, ev.REBASED, {"text": turn.checkpoint, "reason": "stored"}))
+                following = following.next()
             events.append(ev.event(following, ev.FAILED, turn.failure or {"code": "turn_failed", "retryable": True}))
         return events
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
 
 from memory.errors import LongTermMemoryError
 from memory.postgres import Database
-from memory.turns import renew
+from memory.turns import note_upstream, renew
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +26,10 @@ class Leaseholder(Protocol):
 
     def checkpoint(self) -> str | None:
         """The text shown so far, if it has changed since the last time."""
+        ...
+
+    def place(self) -> dict[str, Any] | None:
+        """Where its model server can be asked for the rest of the reply, if it can."""
         ...
 
     def halt(self, reason: str) -> None: ...
@@ -62,6 +66,9 @@ class LeaseKeeper:
         try:
             async with self._database.system() as connection:
                 renewed = {row.turn_id: row for row in await renew(connection, rows, self._lease_seconds)}
+                for writer in writers if due else ():
+                    if place := writer.place():
+                        await note_upstream(connection, writer.user_id, writer.turn_id, writer.epoch, place)
         except LongTermMemoryError as error:
             # nobody else can claim either while PostgreSQL is away; if only we can't reach it, the log's fence stops us
             log.warning("leases_not_renewed", turns=len(writers), error=type(error).__name__)

@@ -23,6 +23,8 @@ from sessions.replies import ANYTHING, EMPTY, FIRST, Appended, Event, EventId, R
 
 DEGRADED_PAUSE = 0.25
 """Seconds between checkpoints while Redis is away: each is a statement that stands in for a log append."""
+LOOK_SECONDS = 1.0
+"""How long who takes over tries to read the log, which is fresher than PostgreSQL's copy, while Redis is away."""
 STORE_PATIENCE = 60.0
 """Seconds to wait for PostgreSQL to come back before the turn is left to a take-over."""
 
@@ -66,10 +68,7 @@ class Logbook:
         `grade` names, for the text so far, how the reply will go on.
         """
         while True:
-            try:
-                logged = await self._replies.read(self._live.log)
-            except LiveStateUnavailableError:
-                logged, self.logged = [], False
+            logged = await self._read_log()
             trusted = bool(logged) and contiguous(None, logged)
             text = ev.text_of(logged) if trusted else ""
             whole = trusted and len(text) >= len(self._turn.checkpoint)
@@ -90,6 +89,26 @@ class Logbook:
             self._publish([first])
             return any(item.type == ev.RECALLED for item in self._live.events)
 
+    async def _read_log(self) -> list[Event]:
+        deadline = asyncio.get_running_loop().time() + LOOK_SECONDS
+        while True:
+            try:
+                return await self._replies.read(self._live.log)
+            except LiveStateUnavailableError:
+                if asyncio.get_running_loop().time() > deadline:
+                    self.logged = False
+                    return []
+                await asyncio.sleep(DEGRADED_PAUSE)
+
+    async def begin_behind(self, text: str) -> None:
+        """Begin with what another reply had said: this one goes on with it."""
+        self.text, self.shown = text, len(text)
+        await self.emit(ev.REBASED, {"text": text, "reason": "continued"})
+
+    async def taken_over_as(self, grade: str) -> None:
+        """Say that the reply goes on otherwise than was said before."""
+        await self.emit(ev.TAKEN_OVER, {"grade": grade, "kept_chars": self.shown, "after": self._top})
+
     def has_told(self, notice_id: str) -> bool:
         """Whether a notice stands in what readers have."""
         return any(
@@ -100,6 +119,8 @@ class Logbook:
         """Tell readers that what they have doesn't count any more."""
         REBASES.labels(reason).inc()
         self.text, self.shown = "", 0
+        # else PostgreSQL's copy would hold more than the log, and pass for what the log had lost
+        await self._checkpoint()
         await self.emit(ev.REBASED, {"text": "", "reason": reason})
 
     async def show(self) -> None:

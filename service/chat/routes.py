@@ -8,6 +8,7 @@ from starlette.responses import Response as StarletteResponse
 from uuid_utils.compat import uuid7
 
 from memory import transcript
+from memory.postgres import Connection
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
 from service.chat.events import frame
@@ -26,7 +27,7 @@ from service.chat.schemas import (
 )
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
-from service.compliance.duty import told_with_messages
+from service.compliance.duty import Notice, told_with_messages
 from service.dependencies import Context
 from service.errors import InvalidRequestError, TooLargeError
 from service.limits import address_of
@@ -43,7 +44,7 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
         401: "No valid token",
         403: "`route_locked` or `age_assurance_required`",
         404: "`conversation_not_found`: absent, or another user's",
-        409: "`turn_in_progress` or `idempotency_conflict`",
+        409: "`turn_in_progress`, `idempotency_conflict`, or `nothing_to_continue`",
         413: "`too_large`",
         422: "`invalid_request`: `errors` names the fields",
         429: "`rate_limited`: wait for `Retry-After`",
@@ -88,8 +89,10 @@ async def list_conversations(
     limit: Annotated[int, Query(ge=1, le=100)] = 30,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> ConversationPage:
-    async with context.database.as_user(caller.user_id) as connection:
-        found = await transcript.list_conversations(connection, caller.user_id, limit + 1, decode_cursor(cursor))
+    found = await context.database.read(
+        caller.user_id,
+        lambda connection: transcript.list_conversations(connection, caller.user_id, limit + 1, decode_cursor(cursor)),
+    )
     page = found[:limit]
     more = len(found) > limit
     return ConversationPage(
@@ -100,8 +103,10 @@ async def list_conversations(
 
 @router.get("/{conversation_id}", responses=some(404), dependencies=[READ], summary="Read one conversation")
 async def read_conversation(conversation_id: ConversationId, caller: Caller, context: Context) -> ConversationView:
-    async with context.database.as_user(caller.user_id) as connection:
-        return ConversationView.of(await transcript.read_conversation(connection, caller.user_id, conversation_id))
+    found = await context.database.read(
+        caller.user_id, lambda connection: transcript.read_conversation(connection, caller.user_id, conversation_id)
+    )
+    return ConversationView.of(found)
 
 
 @router.patch("/{conversation_id}", responses=some(404), dependencies=[WRITE], summary="Change its title or companion")
@@ -174,13 +179,16 @@ async def list_messages(
     after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
 ) -> MessagePage:
     """In order of `seq`. `before` pages back from the end; `after` reads on."""
-    async with context.database.as_user(caller.user_id) as connection:
+
+    async def look(connection: Connection) -> tuple[list[transcript.Message], dict[UUID, list[Notice]]]:
         await transcript.read_conversation(connection, caller.user_id, conversation_id)
         found = await transcript.list_messages(
             connection, caller.user_id, conversation_id, limit + 1, before=before, after=after
         )
         turns = {message.turn_id for message in found if message.turn_id is not None}
-        told = await told_with_messages(connection, caller.user_id, turns) if turns else {}
+        return found, await told_with_messages(connection, caller.user_id, turns) if turns else {}
+
+    found, told = await context.database.read(caller.user_id, look)
     more = len(found) > limit
     page = found[:limit] if after is not None else found[-limit:]
     return MessagePage(

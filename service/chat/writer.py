@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,21 +16,24 @@ from memory.errors import StoreUnavailableError
 from memory.postgres import Database
 from memory.turns import ClaimedTurn, Reply
 from service.chat import events as ev
+from service.chat.going_on import Joint, plainly
 from service.chat.leases import LeaseKeeper
 from service.chat.live import LiveReply
 from service.chat.logbook import DEGRADED_PAUSE, FencedError, Logbook, patiently
 from service.chat.metrics import FIRST_TOKEN, TURNS, ZOMBIE_WRITES
 from service.chat.prompt import Material, build_request
+from service.chat.upstream import Upstream
 from service.errors import ForbiddenError, RapportError, UnavailableError, translate
 from service.llm.errors import BackendError, CannotContinueError
 from service.llm.pool import Backends
-from service.llm.ports import Opened, Usage
+from service.llm.ports import ChatRequest, Opened, Target, Usage
 from sessions.errors import OwnerMismatchError
 from sessions.replies import ReplyLog
 
 log = structlog.get_logger(__name__)
 
-UPSTREAM_ATTEMPTS = 3
+UPSTREAM_ATTEMPTS = 4
+"""Openings of a backend's stream for one reply: read on, continue, begin again, and one that breaks off."""
 
 
 class _HaltedError(Exception):
@@ -73,6 +76,10 @@ class ReplyWriter:
         self._on_commit = on_commit
         self._book = Logbook(turn, live, tools.replies, tools.database, tools.lease_seconds)
         self._checkpointed = 0
+        self._upstream = Upstream(turn.upstream)
+        self._goes_on = bool(turn.request.get("continues"))
+        """It began with another reply's text, which no other beginning may replace if that can be helped."""
+        self._joint: Joint | None = None
         self._halted: str | None = None
         self._wake = asyncio.Event()
         self._opened: Opened | None = None
@@ -85,10 +92,14 @@ class ReplyWriter:
     # --- as the lease keeper sees it
 
     def checkpoint(self) -> str | None:
-        if self._book.shown == self._checkpointed:
+        # while Redis is away each event is checkpointed by itself: an older text must not follow it
+        if self._book.shown == self._checkpointed or not self._book.logged:
             return None
         self._checkpointed = self._book.shown
         return self._book.shown_text
+
+    def place(self) -> dict[str, Any] | None:
+        return self._upstream.record(self._book.shown)
 
     def halt(self, reason: str) -> None:
         """Stop writing: "stop" keeps what there is, "gate" shows no more, "fenced" and "drain" leave it to another."""
@@ -118,6 +129,8 @@ class ReplyWriter:
 
     async def _run(self) -> None:
         told = await self._book.take_over(self._grade) if self.epoch > 1 else False
+        if self.epoch == 1 and self._turn.checkpoint:
+            await self._book.begin_behind(self._turn.checkpoint)
         material = await self._gather()
         if not told:
             await self._book.emit(ev.RECALLED, material.recalled_event())
@@ -135,18 +148,26 @@ class ReplyWriter:
                     await self._hand_over()
                     return
                 case "gate":
+                    await self._cancel_upstream()
                     raise ForbiddenError(
                         "The conversation was locked while the reply was being written.", code="route_locked"
                     ) from halted
             stopped = True
         await self._commit(material, stopped=stopped)
+        if stopped:
+            await self._cancel_upstream()
 
     def _grade(self, text: str) -> str:
         """How the reply goes on: as if nothing had been, continued behind what was shown, or from its beginning."""
-        if not text:
+        if not text or self._can_resume(text):
             return "exact"
         name = self._turn.request.get("backend")
-        return "prefix" if self._tools.backends.can_continue(self._turn.route, name) else "restart"
+        continues = self._goes_on or self._tools.backends.can_continue(self._turn.route, name)
+        return "prefix" if continues else "restart"
+
+    def _can_resume(self, text: str) -> bool:
+        backends = self._tools.backends
+        return bool(self._upstream.resume(text)) and backends.can_resume(self._turn.route, self._upstream.backend)
 
     async def _produce(self, material: Material) -> None:
         """Read the backend until the reply is whole, continuing or restarting it when the backend breaks off."""
@@ -156,16 +177,35 @@ class ReplyWriter:
             try:
                 await self._stream_once(material)
             except CannotContinueError:
-                await self._book.restart("restarted")
+                await self._go_on_otherwise()
             except BackendError as error:
-                if attempt == UPSTREAM_ATTEMPTS or not (error.retryable and self._book.text):
+                if attempt == UPSTREAM_ATTEMPTS or not (
+                    error.retryable and (self._book.text or self._upstream.response_id)
+                ):
                     raise
                 log.warning("upstream_broke_off", turn_id=str(self.turn_id), code=error.code, attempt=attempt)
+                if self._upstream.response_id and attempt > 1:
+                    await self._go_on_otherwise()
             else:
                 return
         raise UnavailableError(
             "The model server broke off again and again. Your message is kept; try again.", code="backend_interrupted"
         )
+
+    async def _go_on_otherwise(self) -> None:
+        """Where what was tried can't be done: after reading on comes continuing, then plain words, then a new beginning."""
+        if self._upstream.response_id:
+            await self._cancel_upstream()
+            self._upstream.forget()
+            if (grade := self._grade(self._book.text)) == "restart":
+                await self._book.restart("restarted")
+            elif self._book.text:
+                await self._book.taken_over_as(grade)
+        elif self._goes_on and self._joint is None and self._book.text:
+            self._joint = Joint(self._book.text)
+        else:
+            self._joint = None
+            await self._book.restart("restarted")
 
     async def _stream_once(self, material: Material) -> None:
         self._asked = time.monotonic()
@@ -205,15 +245,40 @@ class ReplyWriter:
             task.cancel()
 
     async def _open_stream(self, material: Material) -> Opened:
+        resumes = self._can_resume(self._book.text)
+        if self._joint is not None:
+            self._joint = Joint(self._book.text)
+
+        def build(target: Target) -> ChatRequest:
+            prefix = "" if resumes else self._book.text
+            request = build_request(material, target, prefix=prefix, reply_tokens=self._tools.reply_tokens)
+            if resumes:
+                return replace(request, resume=self._upstream.resume(self._book.text))
+            request = replace(request, outlives=True, on_begun=self._begun_upstream)
+            return plainly(request, prefix) if self._joint is not None else request
+
         return await self._tools.backends.open_stream(
-            lambda target: build_request(
-                material, target, prefix=self._book.text, reply_tokens=self._tools.reply_tokens
-            ),
+            build,
             route=self._turn.route,
-            name=self._turn.request.get("backend"),
+            name=self._upstream.backend if resumes else self._turn.request.get("backend"),
             message=material.message.content,
             on_position=self._hear_place,
         )
+
+    async def _begun_upstream(self, backend: str, response_id: str) -> None:
+        """The server will go on writing without us: who takes over must know before anything is shown."""
+        self._upstream.begin(backend, response_id, len(self._book.text))
+        await self._note_upstream()
+
+    async def _note_upstream(self) -> None:
+        if place := self.place():
+            with contextlib.suppress(StoreUnavailableError):
+                async with self._tools.database.as_user(self.user_id) as connection:
+                    await turns.note_upstream(connection, self.user_id, self.turn_id, self.epoch, place)
+
+    async def _cancel_upstream(self) -> None:
+        if self._upstream.response_id:
+            await self._tools.backends.cancel(self._upstream.backend, self._upstream.response_id)
 
     def _hear_place(self, place: int) -> None:
         self._place = place
@@ -239,10 +304,14 @@ class ReplyWriter:
                     if delta.text:
                         if not self._book.text:
                             self._observe_first_token()
-                        self._book.text += delta.text
+                        self._book.text += self._joint.feed(delta.text) if self._joint else delta.text
                         self._wake.set()
+                    if delta.position:
+                        self._upstream.moved(delta.position, len(self._book.text))
                     finish = delta.finish_reason or finish
                     usage = delta.usage or usage
+            if self._joint:
+                self._book.text += self._joint.close()
             self._finish = (finish, usage)
         finally:
             self._wake.set()
@@ -305,6 +374,7 @@ class ReplyWriter:
 
     async def _hand_over(self) -> None:
         """Leave the turn to whoever claims it first, at once."""
+        await self._note_upstream()
 
         async def statement(connection: Any) -> None:
             await turns.release(connection, self.user_id, self.turn_id, self.epoch, self._book.shown_text)

@@ -29,6 +29,10 @@ class Misbehaving:
         """Answer every model with `quirk`; an empty name ends it."""
         self._call("/control/override", {"quirk": quirk})
 
+    def expire(self) -> None:
+        """Forget every background response."""
+        self._call("/control/expire", {})
+
     def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = json.dumps(body).encode() if body is not None else None
         with urlopen(Request(self.root + path, data=data), timeout=10) as answer:

@@ -122,8 +122,10 @@ export const listMessages = (id, query) => call("GET", `${conversation(id)}/mess
 /** The answers below are the raw `Response`: their bodies are event streams. */
 export const startTurn = (id, body, signal) =>
   request("POST", `${conversation(id)}/turns`, { body, signal, headers: STREAM });
-export const replyAgain = (id, messageId, signal) =>
-  request("POST", `${message(id, messageId)}/alternatives`, { signal, headers: STREAM });
+export const replyAgain = (id, messageId, key, signal) =>
+  request("POST", `${message(id, messageId)}/alternatives`, { signal, headers: { ...STREAM, "idempotency-key": key } });
+export const goOn = (id, turnId, key, signal) =>
+  request("POST", `${turn(id, turnId)}/continue`, { signal, headers: { ...STREAM, "idempotency-key": key } });
 export const sayAgain = (id, messageId, body, signal) =>
   request("POST", `${message(id, messageId)}/edits`, { body, signal, headers: STREAM });
 export const followTurn = (id, turnId, after, signal) =>

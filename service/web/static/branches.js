@@ -33,9 +33,12 @@ export class Branches {
 
   /** What was said in the same place, oldest first, the message itself among it. */
   siblings(message) {
-    return [...this.byId.values()]
-      .filter((each) => each.parent_id === message.parent_id && each.role === message.role)
-      .sort((a, b) => a.seq - b.seq);
+    const there = [...this.byId.values()].filter(
+      (each) => each.parent_id === message.parent_id && each.role === message.role,
+    );
+    // a reply that was gone on with stands whole in the one that did: it is no other reply, unless it is what is shown
+    const whole = new Set(there.map((each) => each.continues));
+    return there.filter((each) => !whole.has(each.id) || each.id === message.id).sort((a, b) => a.seq - b.seq);
   }
 
   /** The end of the branch that leads on from a message, at each fork by what was said last. */

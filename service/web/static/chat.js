@@ -1,6 +1,6 @@
 // The conversation one looks at: opening it, paging through it, sending, following, stopping.
 
-import { chooseHead, readConversation, replyAgain, sayAgain, startTurn, stopTurn } from "./api.js";
+import { chooseHead, goOn, readConversation, replyAgain, sayAgain, startTurn, stopTurn } from "./api.js";
 import { companionOf, titleFrom } from "./conversations.js";
 import { askText } from "./dialogs.js";
 import { byId } from "./dom.js";
@@ -83,6 +83,7 @@ export class Chat {
     const reply = new ReplyMessage(data, companionOf(this.conversation), {
       memories: (each) => this.showMemoriesOf(each),
       again: (each) => this.replyAgain(each),
+      goOn: (each) => this.goOnWith(each),
     });
     reply.onDraw = () => this.thread.keepEnd();
     return reply;
@@ -126,7 +127,19 @@ export class Chat {
     this.history.endId = messageId;
     this.history.show();
     this.composer.offerFocus(); // what was pressed is gone
-    this.begin({ open: (signal) => replyAgain(this.conversation.id, messageId, signal) });
+    const key = newKey();
+    this.begin({ open: (signal) => replyAgain(this.conversation.id, messageId, key, signal) });
+  }
+
+  /** The rest of a reply that was stopped, cut or interrupted, in the same bubble as what there is of it. */
+  goOnWith({ id, turnId, text, askedId = null }) {
+    const asked = this.history.branches.byId.get(id)?.parent_id ?? askedId;
+    if (!asked || this.exchange) return;
+    this.history.endId = asked;
+    this.history.show();
+    this.composer.offerFocus();
+    const key = newKey();
+    this.begin({ open: (signal) => goOn(this.conversation.id, turnId, key, signal), begun: { id, text } });
   }
 
   /** Other words in a message's place; the old ones and what followed stay, as a branch beside. */
@@ -196,15 +209,16 @@ export class Chat {
     this.begin({ turnId });
   }
 
-  begin({ said = null, message = null, inPlaceOf = null, turnId = null, open = null }) {
+  begin({ said = null, message = null, inPlaceOf = null, turnId = null, open = null, begun = null }) {
     const reply = this.makeReply({ seq: null });
+    if (begun) reply.replace(begun.text);
     this.thread.add([reply]);
     this.memory.showRecalled(reply);
     this.setBusy(true, turnId !== null);
     const exchange = new Exchange({
       conversationId: this.conversation.id,
       thread: this.thread,
-      said, reply, message, inPlaceOf, turnId, open,
+      said, reply, message, inPlaceOf, turnId, open, continues: begun?.id ?? null,
       hooks: {
         accepted: (data) => this.accepted(exchange, data),
         recalled: (each) => this.memory.newlyRecalled(each),
@@ -271,8 +285,8 @@ export class Chat {
     settle(this, exchange, outcome, detail);
   }
 
-  keep({ reply, askedId }, { message_id: id, seq }) {
-    const turn = { turn_id: reply.turnId, content: reply.text };
+  keep({ reply, askedId, continues }, { message_id: id, seq }) {
+    const turn = { turn_id: reply.turnId, content: reply.text, continues };
     this.history.extend({ id, seq, parent_id: askedId, role: "assistant", ...turn });
     this.history.showPlace(reply);
   }

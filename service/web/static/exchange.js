@@ -15,8 +15,8 @@ const CONNECTION = { open: "", reconnecting: "Reconnecting…", lost: "Connectio
  * "completed", "failed" or "refused" (with the problem as second argument).
  */
 export class Exchange {
-  constructor({ conversationId, thread, said = null, reply, message = null, inPlaceOf = null, turnId = null, open = null, hooks }) {
-    Object.assign(this, { conversationId, thread, said, reply, message, inPlaceOf, turnId, open, hooks });
+  constructor({ conversationId, thread, said = null, reply, message = null, inPlaceOf = null, turnId = null, open = null, continues = null, hooks }) {
+    Object.assign(this, { conversationId, thread, said, reply, message, inPlaceOf, turnId, open, continues, hooks });
     this.reader = new Reader();
     this.stopped = false;
     this.told = new Set(); // notices by id: a reply that starts again tells nothing twice
@@ -90,6 +90,7 @@ export class Exchange {
 
   rebased(data) {
     this.reply.replace(data.text ?? "");
+    if (data.reason === "continued") return; // this is where it goes on
     if (!data.text) this.reply.wait(`${this.reply.name} starts again`);
     this.reply.setState("Started again after an interruption");
     this.reader.pending = data.text ?? "";
@@ -100,6 +101,7 @@ export class Exchange {
     this.reply.settle({ id: data.message_id, seq: data.seq, createdAt: new Date().toISOString() });
     const finishReason = this.stopped ? "stopped" : data.finish_reason;
     this.reply.finish({ finishReason, scripted: data.scripted, model: data.model });
+    if (["stopped", "length"].includes(finishReason)) this.reply.offerMore();
     this.reader.finish();
     this.hooks.ended("completed", data);
   }

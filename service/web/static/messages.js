@@ -13,11 +13,17 @@ const FINISHES = {
 class Message {
   constructor(template, { id, seq, speaker, created_at: createdAt, turn_id: turnId }, fallbackName) {
     const { root, refs } = fromTemplate(template);
-    Object.assign(this, { root, refs, turnId: turnId ?? null });
+    // notices stand beside the message they were told with, before it and after it
+    Object.assign(this, { root, refs, turnId: turnId ?? null, before: [], after: [] });
     this.name = speaker || fallbackName;
     refs.speaker.textContent = this.name;
     this.stopTrouble = () => {};
     this.settle({ id, seq, createdAt });
+  }
+
+  /** All that stands for it in the thread, in order. */
+  get parts() {
+    return [...this.before, this.root, ...this.after];
   }
 
   /** Take the place in the conversation that the service gave. */
@@ -100,21 +106,26 @@ export class UserMessage extends Message {
     this.refs.speaker.textContent = `${this.name}:`;
     this.text = data.content;
     this.refs.words.textContent = data.content;
+    this.after = noticeElements(data.notices);
   }
 }
 
 /** What the companion answers, whole or growing. */
 export class ReplyMessage extends Message {
-  /** on: memories(reply), again(reply) */
+  /** on: memories(reply), again(reply), goOn(reply) */
   constructor(data, companion, on) {
     super("t-reply", data, companion);
     this.refs.act.addEventListener("click", () => on.again(this));
+    this.refs.more.addEventListener("click", () => on.goOn(this));
     this.text = "";
     this.recalled = null;
     this.frame = 0;
     this.refs.knots.addEventListener("click", () => on.memories(this));
+    this.before = noticeElements(data.notices);
     if (data.content) this.replace(data.content);
     if (data.status === "stopped") this.setState(FINISHES.stopped);
+    if (data.status === "cut") this.setState(FINISHES.length);
+    if (["stopped", "cut"].includes(data.status) && data.turn_id) this.offerMore();
     // Which memories served an older reply is known to its log alone; asking costs a request, so only on demand.
     if (this.turnId && data.content) this.offerKnots();
   }
@@ -156,6 +167,11 @@ export class ReplyMessage extends Message {
     this.refs.state.classList.toggle("scripted", scripted);
   }
 
+  /** It ended before its end: the rest can be asked for. */
+  offerMore() {
+    this.refs.more.hidden = !this.text;
+  }
+
   setRecalled(items) {
     this.recalled = items;
     this.refs.knots.classList.remove("asks");
@@ -175,6 +191,10 @@ export class ReplyMessage extends Message {
     this.refs.knots.classList.add("asks");
     this.refs.knots.hidden = false;
   }
+}
+
+function noticeElements(notices) {
+  return (notices ?? []).map((notice) => noticeElement(notice.kind, notice.text));
 }
 
 /** A notice of the service (that this is no human, a break, where to find help), in the flow of the talk. */

@@ -18,12 +18,19 @@ function missedRecall(chat, reply) {
 }
 
 /** The message is kept; it is answered once more, not said once more. */
-function failed(chat, { reply, askedId }, problem) {
+function failed(chat, { reply, askedId, continues }, problem) {
   const again = () => {
     chat.thread.remove(reply);
     chat.answerAgain(askedId);
   };
-  reply.showTrouble(problem, problem.retryable ? [{ label: "Try again", run: again, waits: true }] : []);
+  const goOn = () => {
+    chat.thread.remove(reply);
+    chat.goOnWith({ id: continues, turnId: reply.turnId, text: reply.text, askedId });
+  };
+  reply.showTrouble(problem, [
+    ...(problem.retryable && reply.text ? [{ label: "Continue", run: goOn, waits: true }] : []),
+    ...(problem.retryable ? [{ label: "Try again", run: again, waits: true }] : []),
+  ]);
   chat.thread.keepEnd();
 }
 
