@@ -10,6 +10,7 @@ import uvicorn
 import uvloop
 
 from service.app import create_app
+from service.connections import ImpatientProtocol
 from service.runtime import open_runtime
 from service.settings import Settings
 
@@ -56,7 +57,7 @@ async def _serve(settings: Settings) -> bool:
             create_app(settings, runtime),
             host=settings.host,
             port=settings.port,
-            http="httptools",
+            http=ImpatientProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -28,7 +28,6 @@ ON CONFLICT (user_id, token_id) DO UPDATE
 SET revoked_at = clock_timestamp(), expires_at = greatest(revocations.expires_at, excluded.expires_at)
 RETURNING extract(epoch FROM revoked_at)::float8
 """
-SWEEP = "DELETE FROM revocations WHERE expires_at < now() - interval '1 hour'"
 
 
 class Revocations:
@@ -85,11 +84,6 @@ class Revocations:
         self._read_at = started
         self._forget_expired(started.timestamp())
         REVOCATION_READS.labels("read").inc()
-
-    async def sweep(self) -> None:
-        """Remove what no token can match any more; for the nightly schedule."""
-        async with self._database.system() as connection:
-            await connection.execute(SWEEP)
 
     def _keep(self, user_id: UUID, token_id: str, revoked_at: float, expires_at: float) -> None:
         if token_id == ALL:

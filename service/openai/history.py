@@ -17,6 +17,7 @@ from memory import transcript
 from memory.postgres import Database
 from memory.transcript import ImportedMessage, Owner
 from memory.turns import said_digest
+from service.openai.notices import without_notices
 from service.openai.schemas import ChatMessageIn
 
 PREFIXES = 64
@@ -43,10 +44,14 @@ class Place:
 def spoken(messages: Sequence[ChatMessageIn]) -> list[Said]:
     """The messages of the two sides; instructions and tool traffic are not part of the conversation."""
     return [
-        Said(message.role, message.text)
-        for message in messages
-        if message.role in {"user", "assistant"} and message.text.strip()
+        Said(role, text)
+        for role, text in ((message.role, _said(message)) for message in messages)
+        if role in {"user", "assistant"} and text.strip()
     ]
+
+
+def _said(message: ChatMessageIn) -> str:
+    return without_notices(message.text) if message.role == "assistant" else message.text
 
 
 def instructions(messages: Sequence[ChatMessageIn]) -> str:
@@ -74,7 +79,7 @@ async def place(database: Database, owner: Owner, said: Sequence[Said], route: s
         return Place(await _begin(database, owner, route))
     chain = chains(said)
     async with database.as_user(owner.user_id) as connection:
-        found = await transcript.find_by_chain(connection, owner.user_id, chain[::-1][:PREFIXES])
+        found = await transcript.find_by_chain(connection, owner.user_id, chain[::-1][:PREFIXES], route)
     if found is not None and found.chain == chain[-1] and message.role == "user":
         return Place(found.conversation_id, answers=found.message_id)
     if found is None:

@@ -68,7 +68,7 @@ class ModelList(BaseModel):
 
 
 class Completion(BaseModel):
-    """A whole reply; `conversation_id` and `turn_id` are Rapport's own."""
+    """A whole reply; `conversation_id`, `turn_id` and `rapport` are Rapport's own."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -78,3 +78,4 @@ class Completion(BaseModel):
     usage: dict[str, int]
     conversation_id: str
     turn_id: str
+    rapport: dict[str, Any] = Field(description="`notices`: what the service itself tells the user, before the reply")

@@ -60,23 +60,28 @@ export class Thread {
     const at = message.seq === null ? -1 : this.items.findIndex((item) => item.seq === null || item.seq > message.seq);
     if (at < 0) {
       this.items.push(message);
-      this.list.append(message.root);
+      this.list.append(...message.parts);
     } else {
-      this.list.insertBefore(message.root, this.items[at].root);
+      this.items[at].parts[0].before(...message.parts);
       this.items.splice(at, 0, message);
     }
   }
 
   remove(message) {
     message.clearTrouble();
-    message.root.remove();
+    for (const part of message.parts) part.remove();
     this.items = this.items.filter((item) => item !== message);
     this.drawDays();
   }
 
   addBeside(element, message) {
-    if (message.text) message.root.after(element);
-    else message.root.before(element);
+    if (message.text) {
+      message.parts.at(-1).after(element);
+      message.after.push(element);
+    } else {
+      message.root.before(element);
+      message.before.push(element);
+    }
     this.keepEnd();
   }
 
@@ -86,7 +91,7 @@ export class Thread {
     let last = null;
     for (const item of this.items) {
       if (!last || !sameDay(last, item.date)) {
-        item.root.before(make("li", { className: "day" }, make("span", { textContent: dayName(item.date) })));
+        item.parts[0].before(make("li", { className: "day" }, make("span", { textContent: dayName(item.date) })));
       }
       last = item.date;
     }

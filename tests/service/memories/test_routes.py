@@ -23,6 +23,10 @@ class Person:
         self.name = f"{name}-{uuid4()}"
         self.headers = service.headers(self.name)
         self.http = httpx.Client(base_url=service.url, timeout=30)
+        self.service = service
+
+    def sign_in_anew(self) -> None:
+        self.headers = self.service.later_headers(self.name)
 
     def call(self, method: str, path: str, status: int = 200, **options: Any) -> Any:
         answer = self.http.request(method, path, headers=self.headers, **options)
@@ -136,6 +140,8 @@ def test_everything_is_exported_and_then_erased(people: tuple[Person, Person]) -
     assert person.call("GET", "/v1/export")["erasures"][0]["scope"] == "memories_and_conversations"
     gone = person.call("DELETE", "/v1/account?confirm=everything")
     assert gone["scope"] == "account"
+    assert person.refused("GET", "/v1/export") == (401, "token_revoked")
+    person.sign_in_anew()
     assert person.call("GET", "/v1/export")["user"]["subject"] == ""
     # whoever comes back begins anew, when no process can hold the destroyed key any more
     assert person.refused("POST", "/v1/memories", json={"text": "I am back"}) == (409, "account_erased")

@@ -14,6 +14,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from service.openai.notices import MARK, without_notices
 from tests.fixtures.service import LiveService
 
 
@@ -58,7 +59,9 @@ def test_a_whole_reply(client: openai.OpenAI, http: httpx.Client) -> None:
     assert reply.usage is not None
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens > 0
     [conversation_id] = conversations(http)
-    assert spoken(http, conversation_id) == [("user", "Hello"), ("assistant", reply.choices[0].message.content)]
+    said = reply.choices[0].message.content or ""
+    assert said.startswith(MARK)
+    assert spoken(http, conversation_id) == [("user", "Hello"), ("assistant", without_notices(said))]
 
 
 def test_a_streamed_reply(client: openai.OpenAI, http: httpx.Client) -> None:
@@ -76,7 +79,7 @@ def test_a_streamed_reply(client: openai.OpenAI, http: httpx.Client) -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert spoken(http, conversations(http)[0])[1] == ("assistant", text)
+    assert spoken(http, conversations(http)[0])[1] == ("assistant", without_notices(text))
 
 
 def test_a_stream_as_bytes(http: httpx.Client) -> None:
@@ -95,7 +98,9 @@ def test_a_resent_history_is_stored_once(client: openai.OpenAI, http: httpx.Clie
         reply = client.chat.completions.create(model="rapport", messages=history).choices[0].message.content
         history.append({"role": "assistant", "content": reply})
     [conversation_id] = conversations(http)
-    assert spoken(http, conversation_id) == [(str(item["role"]), str(item["content"])) for item in history[1:]]
+    said = [(str(item["role"]), str(item["content"])) for item in history[1:]]
+    assert [MARK in text for _, text in said] == [False, True, False, False, False, False]
+    assert spoken(http, conversation_id) == [(role, without_notices(text)) for role, text in said]
 
 
 def test_asking_again_gives_another_reply_to_the_same_message(client: openai.OpenAI, http: httpx.Client) -> None:
@@ -122,6 +127,42 @@ def test_a_retried_request_joins_its_reply(http: httpx.Client) -> None:
     assert again.json()["choices"][0]["message"]["content"].endswith(" 80")
     [conversation_id] = conversations(http)
     assert len(spoken(http, conversation_id)) == 2
+
+
+CRISIS = "I want to kill myself"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("shown", ["text", "extension"])
+def test_what_a_user_must_be_told_is_told_once(http: httpx.Client, stream: bool, shown: str) -> None:
+    body = {"model": "rapport", "messages": [{"role": "user", "content": CRISIS}], "stream": stream}
+    answer = http.post("/chat/completions", json=body, headers={"X-Rapport-Notices": shown})
+    if stream:
+        lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+        chunks = [json.loads(line) for line in lines]
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        notices = [notice for chunk in chunks for notice in chunk.get("rapport", {}).get("notices", [])]
+    else:
+        text, notices = answer.json()["choices"][0]["message"]["content"], answer.json()["rapport"]["notices"]
+    assert [notice["kind"] for notice in notices] == ["crisis_referral", "ai_disclosure"]
+    [conversation_id] = conversations(http)
+    said = spoken(http, conversation_id)[1][1]
+    told = "".join(f"{MARK}{' '.join(notice['text'].split())}\n\n" for notice in notices)
+    assert text == (told + said if shown == "text" else said)
+    history = [*body["messages"], {"role": "assistant", "content": text}, {"role": "user", "content": "Thanks."}]  # type: ignore[misc]
+    again = http.post("/chat/completions", json={"model": "rapport", "messages": history}).json()
+    assert again["rapport"]["notices"] == []
+    assert conversations(http) == [again["conversation_id"]] == [conversation_id]
+
+
+def test_a_history_of_one_route_is_not_gone_on_with_on_another(shared_service: LiveService, http: httpx.Client) -> None:
+    """What was said on the general route doesn't lead a request for another one there, nor the other way round."""
+    history = [{"role": "user", "content": "Hello"}]
+    first = http.post("/chat/completions", json={"model": "rapport", "messages": history}).json()
+    history += [first["choices"][0]["message"], {"role": "user", "content": "And now?"}]
+    refused = http.post("/chat/completions", json={"model": "rapport-mature", "messages": history})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "age_assurance_required")
+    assert len(spoken(http, first["conversation_id"])) == 2
 
 
 def test_an_unknown_history_is_remembered(client: openai.OpenAI, http: httpx.Client) -> None:
