@@ -54,6 +54,15 @@ def memory_mb(pid: int) -> float:
     return total / 1024
 
 
+def open_files(pid: int) -> int:
+    """Descriptors of the one process in the family that has the most."""
+    counts = [0]
+    for each in family(pid):
+        with contextlib.suppress(OSError):
+            counts.append(len(list(Path(f"/proc/{each}/fd").iterdir())))
+    return max(counts)
+
+
 def metrics_of(port: int) -> dict[str, float]:
     """The counters of one instance: `name{labels}` to value."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -75,6 +84,10 @@ class Samples:
     """Seconds of the processor that each part used while it was looked at."""
     memory: dict[str, float] = field(default_factory=dict)
     """The most that each part had, MB."""
+    memory_first: dict[str, float] = field(default_factory=dict)
+    """What each had at the first look."""
+    files: dict[str, int] = field(default_factory=dict)
+    """The most descriptors that one process of each part had open."""
     seconds: float = 0.0
     busy: float = 0.0
     """Seconds of the processor that the whole machine used."""
@@ -153,10 +166,16 @@ class Sampler:
             if now >= due:
                 due = now + SLOW_SECONDS
                 for name, pid in self._pids.items():
-                    self.samples.memory[name] = max(self.samples.memory.get(name, 0.0), memory_mb(pid))
+                    self._weigh(name, pid)
                 with contextlib.suppress(OSError, asyncpg.PostgresError, redis.RedisError, TimeoutError):
                     moment |= run_alone(_databases(self._topology))
             self.samples.moments.append(moment)
+
+    def _weigh(self, name: str, pid: int) -> None:
+        samples, weight = self.samples, memory_mb(pid)
+        samples.memory_first.setdefault(name, weight)
+        samples.memory[name] = max(samples.memory.get(name, 0.0), weight)
+        samples.files[name] = max(samples.files.get(name, 0), open_files(pid))
 
 
 async def _databases(topology: Topology) -> dict[str, float]:
