@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import structlog
 
-from memory.embedders import DIMENSIONS, EmbedderConfig, MiniLmEmbedder
+from memory.adoption import adopt, models_in
+from memory.embedders import EmbedderConfig, MiniLmEmbedder
 from memory.errors import EmbedderUnavailableError, LongTermMemoryError
 from memory.missing import fill_missing
 from memory.ports import Embedder, Vectors
@@ -29,15 +30,10 @@ START_SECONDS = 20.0
 FILL_SECONDS = 15.0
 """Between looks for what was written while the server was away."""
 
-WIDTH = "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'episodes'::regclass AND attname = 'embedding'"
 
-
-def open_embedder(name: str, backends: Sequence[BackendConfig], *, dimensions: int = DIMENSIONS) -> Embedder:
+def open_embedder(name: str, backends: Sequence[BackendConfig]) -> Embedder:
     """The embedder of that name. Raises `StartError` for one that isn't configured."""
-    if name in {"", BUILT_IN}:
-        return MiniLmEmbedder(EmbedderConfig())
-    config = _entry(name, backends)
-    return BackendEmbedder(config, dimensions)
+    return MiniLmEmbedder(EmbedderConfig()) if name in {"", BUILT_IN} else BackendEmbedder(_entry(name, backends))
 
 
 def _entry(name: str, backends: Sequence[BackendConfig]) -> BackendConfig:
@@ -58,27 +54,42 @@ def _entry(name: str, backends: Sequence[BackendConfig]) -> BackendConfig:
     return config.model_copy(update={"embedding_model": model})
 
 
-async def check_embedder(embedder: Embedder, database: Database) -> None:
-    """Raises `StartError` when the vectors would not fit the column; a server that is away is waited for later."""
+async def check_embedder(embedder: Embedder, database: Database, *, seconds: float = START_SECONDS) -> None:
+    """Raises `StartError` when the memories' vectors are of other models, or of another width.
+
+    A server that is away is waited for later: messages are kept without vectors until it answers.
+    """
     async with database.system() as connection:
-        column = int(await connection.fetchval(WIDTH))
-    if embedder.dimensions != column:
+        known = await models_in(connection)
+    width = known.get(embedder.name)
+    if isinstance(embedder, BackendEmbedder):
+        embedder.dimensions = embedder.dimensions or width or 0
+        try:
+            async with asyncio.timeout(seconds):
+                await embedder.check()
+        except WrongWidthError as error:
+            raise StartError(str(error)) from error
+        except (BackendError, TimeoutError) as error:
+            log.warning(
+                "embeddings_away",
+                embedder=embedder.name,
+                reason=str(error),
+                meaning="messages are kept without vectors and recalled by their words until it answers",
+            )
+    if not embedder.dimensions:
+        return  # its first answer will tell; until then nothing has a vector
+    if width is None:
+        async with database.system() as connection:
+            adopted = await adopt(connection, embedder.name, embedder.dimensions)
+        width = embedder.dimensions if adopted else None
+    if width is None:
         raise StartError(
-            f"{embedder.name} makes vectors of {embedder.dimensions} numbers, the database holds {column}."
+            f"EMBEDDINGS makes vectors with {embedder.name}, and those in the database are of {', '.join(known)}: "
+            "change them with `rapport memory reembed`, or set EMBEDDINGS back."
         )
-    if not isinstance(embedder, BackendEmbedder):
-        return
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            await embedder.check()
-    except WrongWidthError as error:
-        raise StartError(str(error)) from error
-    except (BackendError, TimeoutError) as error:
-        log.warning(
-            "embeddings_away_at_start",
-            embedder=embedder.name,
-            reason=str(error),
-            meaning="messages are kept without vectors and recalled by their words until it answers",
+    if embedder.dimensions != width:
+        raise StartError(
+            f"{embedder.name} makes vectors of {embedder.dimensions} numbers, and those in the database have {width}."
         )
 
 
@@ -92,10 +103,17 @@ async def meaning(embedder: Embedder, text: str) -> Vectors | None:
     return vector
 
 
-async def keep_filling(embedder: Embedder, database: Database, *, seconds: float = FILL_SECONDS) -> None:
+async def keep_filling(embedder: BackendEmbedder, database: Database, *, seconds: float = FILL_SECONDS) -> None:
     """Give what was written while the server was away its vectors, as soon as it is back. Until cancelled."""
+    filled = -1
     while True:
+        missed = embedder.missed
+        if missed != filled and not embedder.is_resting:
+            with suppress(LongTermMemoryError):
+                if embedder.dimensions:
+                    async with database.system() as connection:
+                        await adopt(connection, embedder.name, embedder.dimensions)
+                while await fill_missing(database, embedder):
+                    pass
+                filled = missed
         await asyncio.sleep(seconds)
-        with suppress(LongTermMemoryError):
-            while await fill_missing(database, embedder):
-                pass

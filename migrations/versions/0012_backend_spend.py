@@ -1,4 +1,4 @@
-"""What each model server cost, by day, counted by all instances together; what waits for its vector."""
+"""What each model server cost, by day, counted by all instances together."""
 
 from alembic import op
 
@@ -19,11 +19,7 @@ def upgrade() -> None:
             PRIMARY KEY (day, backend)
         )"""
     )
-    op.execute("CREATE INDEX facts_without_vector ON facts (user_id) WHERE embedding IS NULL")
-    op.execute("CREATE INDEX episodes_without_vector ON episodes (user_id) WHERE embedding IS NULL")
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX episodes_without_vector")
-    op.execute("DROP INDEX facts_without_vector")
     op.execute("DROP TABLE backend_spend")

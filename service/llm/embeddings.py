@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from memory.errors import EmbedderUnavailableError
+from memory.models import named
 from memory.ports import Vectors
 from service.llm import metrics
 from service.llm.breaker import CircuitBreaker
@@ -55,21 +56,25 @@ class BackendEmbedder:
     def __init__(
         self,
         config: BackendConfig,
-        dimensions: int,
+        dimensions: int | None = None,
         *,
         backend: OpenAICompatibleBackend | None = None,
         batch: int = BATCH,
         pause: Callable[[int], float] = lambda attempt: 0.5 * 2**attempt,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`MODEL@WIDTH` asks for shorter vectors, which OpenAI's third generation makes. Without `dimensions`, the first
+        answer decides about them."""
         if not config.embedding_model:
             raise BackendRefusedError("no embedding_model is configured", backend=config.name)
-        self.dimensions = dimensions
+        self.name = config.embedding_model
         self.backend_name = config.name
-        self._model = config.embedding_model
-        # OpenAI's third generation shortens its vectors on request; other servers don't, or don't know the word
-        self._shortens = config.is_openai and self._model.startswith("text-embedding-3")
-        self.name = f"{self._model}@{dimensions}" if self._shortens else self._model
+        self._model, _, shortened = config.embedding_model.rpartition("@")
+        if self._model and shortened.isdigit():
+            self._shortened = int(shortened)
+        else:
+            self._model, self._shortened = config.embedding_model, 0
+        self.dimensions = dimensions or self._shortened
         keys = config.api_keys or ("",)
         self._keys = [backend] if backend else [OpenAICompatibleBackend(config, api_key=key) for key in keys]
         self._key = 0
@@ -81,6 +86,8 @@ class BackendEmbedder:
         self._bulk = _Lane(self._ask_patiently, batch)
         self.calls = 0
         self.texts = 0
+        self.missed = 0
+        """How often somebody had to go without vectors."""
 
     @property
     def is_resting(self) -> bool:
@@ -88,7 +95,7 @@ class BackendEmbedder:
         return self._circuit.is_open
 
     async def check(self) -> None:
-        """Ask for one vector. Raises `WrongWidthError`, or the `BackendError` that stands in the way."""
+        """Ask for one vector, which tells the width. Raises `WrongWidthError`, or the `BackendError` in the way."""
         await self._vectors(["width"], PATIENCE)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
@@ -102,13 +109,14 @@ class BackendEmbedder:
         )
         for row in rows:
             if isinstance(row, BackendError):
+                self.missed += 1
                 raise EmbedderUnavailableError(f"{self.name}: {row}") from row
             if isinstance(row, BaseException):
                 raise row
         vectors = [item.row if isinstance(item, _Kept) else item.result() for item in found]
         for text, vector in zip(texts, vectors, strict=True):
             self._keep(text or " ", vector)
-        return np.stack(vectors)
+        return named(np.stack(vectors), self.name)
 
     async def aclose(self) -> None:
         await self._questions.aclose()
@@ -179,8 +187,8 @@ class BackendEmbedder:
 
     async def _call(self, texts: list[str], patience: float) -> Vectors:
         body: dict[str, Any] = {"model": self._model, "input": [text[: self._longest] for text in texts]}
-        if self._shortens:
-            body["dimensions"] = self.dimensions
+        if self._shortened:
+            body["dimensions"] = self._shortened
         answer = await self._with_any_key(body, patience)
         self.calls += 1
         self.texts += len(texts)
@@ -208,11 +216,13 @@ class BackendEmbedder:
             raise BackendInterruptedError("an answer without vectors", backend=backend) from error
         if len(rows) != count:
             raise BackendInterruptedError(f"{len(rows)} vectors for {count} texts", backend=backend)
+        if vectors.ndim == 2 and not self.dimensions:
+            self.dimensions = vectors.shape[1]
         if vectors.ndim != 2 or vectors.shape[1] != self.dimensions:
             got = vectors.shape[-1] if vectors.ndim == 2 else "uneven"
             raise WrongWidthError(
-                f"{self._model} makes vectors of {got} numbers, the memory holds {self.dimensions}: "
-                "choose a model of that width (docs/backends.md names some)",
+                f"{self.name} makes vectors of {got} numbers now, and those in the database have {self.dimensions}: "
+                "the server answers with another model of that name",
                 backend=backend,
             )
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

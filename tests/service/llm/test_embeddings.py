@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from memory.errors import EmbedderUnavailableError
+from memory.models import model_of
 from memory.ports import Embedder
 from service.llm.breaker import FIRST_REST
 from service.llm.config import BackendConfig
 from service.llm.embeddings import BackendEmbedder, WrongWidthError
 from service.llm.errors import BackendInterruptedError, BackendRefusedError, ModelNotFoundError
-from service.llm.openai_compatible import OpenAICompatibleBackend
 from tests.misbehaving.process import Misbehaving
 
 Make = Callable[..., BackendEmbedder]
@@ -27,7 +27,7 @@ async def embedder_for(misbehaving: Misbehaving) -> AsyncIterator[Make]:
     def make(
         model: str = "text-embedding-tiny",
         *,
-        width: int = 8,
+        width: int | None = 8,
         url: str = "",
         clock: Callable[[], float] = time.monotonic,
         **fields: Any,
@@ -69,7 +69,7 @@ async def test_texts_are_sent_as_texts(embedder_for: Make, misbehaving: Misbehav
 
 
 async def test_another_width_is_refused_with_what_to_do(embedder_for: Make) -> None:
-    with pytest.raises(WrongWidthError, match=r"9 numbers.*holds 8"):
+    with pytest.raises(WrongWidthError, match=r"9 numbers.*have 8"):
         await embedder_for("wrong-dimensions").check()
     with pytest.raises(EmbedderUnavailableError, match="384"):
         await embedder_for(width=384).embed(["hello"])
@@ -146,15 +146,21 @@ async def test_recent_texts_are_not_asked_again(embedder_for: Make, misbehaving:
     assert len(misbehaving.state()["requests"]) == 1
 
 
-async def test_openais_third_generation_is_asked_for_the_width_of_the_column(misbehaving: Misbehaving) -> None:
-    openai = BackendConfig(name="o", url="https://api.openai.com/v1", embedding_model="text-embedding-3-small")
-    here = OpenAICompatibleBackend(openai.model_copy(update={"url": misbehaving.url}))
-    embedder = BackendEmbedder(openai, 384, backend=here)
+async def test_shorter_vectors_are_asked_for_by_name(embedder_for: Make, misbehaving: Misbehaving) -> None:
+    embedder = embedder_for("text-embedding-3-small@384", width=None)
     assert (await embedder.embed(["hello"])).shape == (1, 384)
-    assert embedder.name == "text-embedding-3-small@384"
+    assert (embedder.name, embedder.dimensions) == ("text-embedding-3-small@384", 384)
     (call,) = [request["embeddings"] for request in misbehaving.state()["requests"]]
-    assert call["dimensions"] == 384
-    await embedder.aclose()
+    assert call == {"model": "text-embedding-3-small", "input": ["hello"], "dimensions": 384}
+
+
+async def test_the_first_answer_tells_the_width_and_vectors_know_their_model(embedder_for: Make) -> None:
+    embedder = embedder_for("shuffled", width=None)
+    assert embedder.dimensions == 0
+    await embedder.check()
+    assert embedder.dimensions == 8
+    assert model_of((await embedder.embed(["a", "b"]))[1]) == "shuffled"
+    assert model_of((await embedder.embed(["a"]))[0]) == "shuffled"
 
 
 async def test_one_who_stops_waiting_does_not_disturb_the_others(embedder_for: Make) -> None:
