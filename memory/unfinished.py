@@ -6,6 +6,7 @@ from uuid import UUID
 
 from memory.errors import ConversationNotFoundError, NothingToContinueError, TurnInProgressError
 from memory.postgres import Connection
+from memory.vault import opened
 
 UNFINISHED = """
 SELECT t.status, t.finish_reason, t.request, t.user_message_id, t.reply_message_id, coalesce(m.content, t.checkpoint) AS text,
@@ -48,7 +49,12 @@ async def read_unfinished(connection: Connection, user_id: UUID, conversation_id
         row["user_message_id"],
         row["asked"],
         row["speaker"],
-        {name: value for name, value in row["request"].items() if name != "continues"},
+        # words among the options are sealed for the turn that they were given for
+        {
+            name: await opened(connection, user_id, value) if isinstance(value, str) else value
+            for name, value in row["request"].items()
+            if name != "continues"
+        },
     )
 
 

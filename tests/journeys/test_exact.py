@@ -78,15 +78,17 @@ def test_a_reply_that_is_handed_over_is_read_on_in(service: LiveService, misbeha
     assert misbehaving.state()["counts"]["responses"] == 1
 
 
-def test_a_response_that_is_gone_is_begun_again_and_told(service: LiveService, misbehaving: Misbehaving) -> None:
+def test_a_response_that_is_gone_is_continued_and_told(service: LiveService, misbehaving: Misbehaving) -> None:
     survivor, writer = service.start(), service.start()
     _, turn, bubble = begun(service, writer, 10)
     writer.kill()
     misbehaving.expire()
     ended(service, survivor, turn, bubble)
     assert bubble.text == WHOLE
-    assert (bubble.repeated, bubble.rebased) == (0, 1)
-    assert misbehaving.state()["counts"]["responses"] == 2
+    assert (bubble.repeated, bubble.rebased) == (0, 0)
+    grades = [data["grade"] for _, kind, data in bubble.events if kind == "turn.taken_over"]
+    assert grades == ["exact", "prefix"], "what was promised first could not be kept, and that is said"
+    assert misbehaving.state()["requests"][-1]["body"]["messages"][-1]["role"] == "assistant"
 
 
 def test_a_stop_ends_it_at_the_server_too(service: LiveService, misbehaving: Misbehaving) -> None:
