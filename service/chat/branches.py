@@ -12,6 +12,7 @@ from memory.unfinished import read_unfinished
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
 from service.chat.routes import ConversationId, TurnId, some, streamed
+from service.chat.sampling import Sampling, options
 from service.chat.schemas import Body, ConversationView, NewTurn, Text
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
@@ -28,7 +29,7 @@ KEY = r"^[\x21-\x7e]+$"
 IdempotencyKey = Annotated[str | None, Header(max_length=128, pattern=KEY)]
 
 
-class Regeneration(Body):
+class Regeneration(Sampling):
     client_message_id: str | None = Field(
         None,
         min_length=1,
@@ -76,7 +77,7 @@ async def regenerate(
         client_message_id=body.client_message_id or idempotency_key,
         speaker=message.speaker,
         answers=message.id,
-        request={"backend": body.backend} if body.backend else {},
+        request=options(body),
     )
     return await streamed(request, context, caller, send)
 
@@ -113,7 +114,7 @@ async def edit(
         speaker=body.speaker,
         parent_id=message.parent_id,
         at_root=message.parent_id is None,
-        request={"backend": body.backend} if body.backend else {},
+        request=options(body),
     )
     return await streamed(request, context, caller, send)
 
@@ -141,7 +142,7 @@ async def continue_turn(
         begun = await read_unfinished(connection, caller.user_id, conversation_id, turn_id)
     message_id = begun.reply_message_id
     link = {"turn_id": str(turn_id), "message_id": None if message_id is None else str(message_id)}
-    options = begun.request | ({"backend": body.backend} if body.backend else {})
+    kept = begun.request | options(body)
     send = Send(
         caller.user_id,
         conversation_id,
@@ -150,7 +151,7 @@ async def continue_turn(
         speaker=begun.speaker,
         answers=begun.user_message_id,
         prefix=begun.text,
-        request={**options, "continues": link},
+        request={**kept, "continues": link, "begun_chars": len(begun.text)},
     )
     return await streamed(request, context, caller, send)
 

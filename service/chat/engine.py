@@ -329,6 +329,8 @@ class ChatEngine:
             extra,
             await notices,
             profile=recalled.profile,
+            sampling=turn.request.get("sampling", {}),
+            begun_chars=turn.request.get("begun_chars", 0),
         )
 
     async def _rebuild(self, turn: ClaimedTurn, parent_id: UUID | None) -> Buffer:

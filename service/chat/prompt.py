@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memory.retrieval import RecalledItem
+from service.chat.sampling import sampled
 from service.llm.ports import ChatMessage, ChatRequest, Role, Target
 from sessions.state import Buffer, Line
 
@@ -36,6 +37,10 @@ class Material:
     notices: tuple[dict[str, Any], ...] = ()
     """What the user must be told before the reply; no part of the prompt."""
     profile: str = ""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """What the caller wishes of the reply (service/chat/sampling.py)."""
+    begun_chars: int = 0
+    """Of another reply that this one goes on with: they don't count for its length."""
 
     @property
     def companion_name(self) -> str:
@@ -91,7 +96,8 @@ def build_request(material: Material, target: Target, *, prefix: str, reply_toke
         kept.insert(0, line)
         left -= cost
     messages = [ChatMessage("system", system), *_alternating(kept), ChatMessage("user", f"{block}{message}")]
-    return ChatRequest(messages=tuple(messages), prefix=prefix, max_tokens=min(reply_tokens, target.reply_tokens))
+    request = ChatRequest(messages=tuple(messages), prefix=prefix, max_tokens=min(reply_tokens, target.reply_tokens))
+    return sampled(request, material.sampling, shown=target.count(prefix[material.begun_chars :]))
 
 
 def _system(material: Material) -> str:

@@ -12,6 +12,7 @@ from memory.postgres import Connection
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
 from service.chat.events import frame
+from service.chat.sampling import options
 from service.chat.schemas import (
     ConversationChange,
     ConversationPage,
@@ -226,7 +227,7 @@ async def send_turn(
         body.content,
         client_message_id=body.client_message_id or idempotency_key,
         speaker=body.speaker,
-        request={"backend": body.backend} if body.backend else {},
+        request=options(body),
     )
     return await streamed(request, context, caller, message)
 

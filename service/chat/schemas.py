@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from memory.transcript import Conversation, Message
 from memory.turns import StoredTurn
+from service.chat.sampling import Sampling
 from service.compliance.duty import Notice
 
 
@@ -152,7 +153,7 @@ class MessagePage(BaseModel):
     next_before: int | None = Field(description="Pass as `before` for the page of older messages")
 
 
-class NewTurn(Body):
+class NewTurn(Sampling):
     content: Text = Field(min_length=1, description="What the user says", examples=["Do you remember where I moved?"])
     client_message_id: str | None = Field(
         None,

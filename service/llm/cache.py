@@ -66,6 +66,7 @@ def key_of(request: ChatRequest, *, backend: str, route: str) -> str:
         request.max_tokens,
         request.temperature,
         request.stop,
+        request.sampling,
         request.extra,
     ]
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

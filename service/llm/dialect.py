@@ -24,6 +24,9 @@ class Dialect:
     temperature: bool = True
     stop: bool = True
     stream_usage: bool = True
+    local_samplers: bool = True
+    """top_k, min_p and repeat_penalty are known here."""
+    repeat_penalty: Literal["repeat_penalty", "repetition_penalty"] = "repeat_penalty"
     system: SystemRole = "system"
     """`first`: one system message, at the start. `fold`: its text goes into the first user message."""
     alternate: bool = False
@@ -44,12 +47,17 @@ def dialect_for(model: str, *, openai: bool) -> Dialect:
             max_tokens="max_completion_tokens",
             temperature=not reasoning,
             stop=not reasoning,
+            local_samplers=False,
             system="developer" if reasoning else "system",
             prefill="none",
         )
     if reasoning or _NEWER_OPENAI.match(model):
         return Dialect(
-            max_tokens="max_completion_tokens", temperature=not reasoning, stop=not reasoning, prefill="none"
+            max_tokens="max_completion_tokens",
+            temperature=not reasoning,
+            stop=not reasoning,
+            local_samplers=False,
+            prefill="none",
         )
     return Dialect()
 

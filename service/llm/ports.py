@@ -57,6 +57,8 @@ class ChatRequest:
     prefix: str = ""
     schema: dict[str, Any] | None = None
     user_ref: str | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """`top_p`, `seed` and the like, by OpenAI's names or local servers'; sent where the model's family takes them."""
     extra: dict[str, Any] = field(default_factory=dict)
     outlives: bool = False
     on_begun: Callable[[str, str], Awaitable[None]] | None = None

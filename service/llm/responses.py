@@ -41,7 +41,7 @@ THOUGHT = frozenset({"response.reasoning_text.delta", "response.reasoning_summar
 ENDED = frozenset({"response.completed", "response.incomplete"})
 BROKEN = frozenset({"response.failed", "response.cancelled", "error"})
 INCOMPLETE = {"max_output_tokens": "length"}
-SAME = ("model", "temperature", "user")
+SAME = ("model", "temperature", "top_p", "user")
 
 
 class ResponsesBackend(OpenAICompatibleBackend):

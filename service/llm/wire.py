@@ -10,6 +10,10 @@ from service.llm.dialect import Dialect
 from service.llm.errors import CannotContinueError
 from service.llm.ports import ChatMessage, ChatRequest
 
+LOCAL = frozenset({"top_k", "min_p", "repeat_penalty"})
+"""Words of llama.cpp, LM Studio, Ollama and vLLM that OpenAI refuses."""
+FIXED_WHILE_THINKING = frozenset({"top_p", "presence_penalty", "frequency_penalty"})
+"""OpenAI's reasoning models refuse them as they refuse a temperature."""
 _SCHEMA_IN_WORDS = "Answer with one JSON object and nothing else. It must match this JSON schema:\n"
 
 
@@ -32,6 +36,7 @@ def body_for(
         body["temperature"] = request.temperature
     if request.stop and dialect.stop:
         body["stop"] = list(request.stop[:4])
+    body.update(_sampling(request.sampling, dialect))
     if request.user_ref:
         body["user"] = request.user_ref
     if request.schema is not None:
@@ -42,6 +47,18 @@ def body_for(
     body.update(request.extra)
     for name in dialect.dropped:
         body.pop(name, None)
+    return body
+
+
+def _sampling(wishes: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """What is wished of sampling in this server's words; what its family doesn't take is left out."""
+    body = {}
+    for name, value in wishes.items():
+        if name in LOCAL and not dialect.local_samplers:
+            continue
+        if name in FIXED_WHILE_THINKING and not dialect.temperature:
+            continue
+        body[dialect.repeat_penalty if name == "repeat_penalty" else name] = value
     return body
 
 

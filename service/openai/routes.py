@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from service.auth.dependencies import Caller
 from service.chat import events as ev
 from service.chat.engine import Send
+from service.chat.sampling import chosen
 from service.chat.sse import EventStream
 from service.dependencies import Context
 from service.errors import ForbiddenError, InvalidRequestError, NotFoundError, RapportError, TooLargeError, openai_shape
@@ -99,12 +100,14 @@ async def complete(
             code="message_too_large",
             param="messages",
         )
-    named = _named(body, x_conversation_id)
+    named, wishes = _named(body, x_conversation_id), body.sampling()
     admission = await context.limits.admit(caller, address_of(request), "turn")
     try:
         again = (x_stainless_retry_count or "0") != "0"
         where = Place(named) if named else await place(context.database, caller.owner, said, route, again=again)
         options: dict[str, Any] = {"backend": backend} if backend else {}
+        if sampling := chosen(wishes):
+            options["sampling"] = sampling
         if persona := instructions(body.messages):
             options["instructions"] = persona
         message = Send(

@@ -6,9 +6,11 @@ accepted and ignored, as that API's clients expect of compatible servers.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.chat.sampling import FIELDS, Sampling
 from service.chat.schemas import Text
+from service.errors import InvalidRequestError
 
 
 class ContentPart(BaseModel):
@@ -53,6 +55,33 @@ class CompletionRequest(BaseModel):
     metadata: dict[str, Any] | None = None
     user: str | None = None
     n: int | None = Field(None, ge=1, le=1, description="One reply at a time")
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000, description="The newer name of max_tokens")
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    top_k: int | None = Field(None, ge=0, description="Local servers only, like the two below")
+    min_p: float | None = Field(None, ge=0, le=1)
+    repeat_penalty: float | None = Field(None, ge=0, le=4)
+
+    def sampling(self) -> Sampling:
+        """What of it is passed on. Raises `InvalidRequestError` for what no server takes."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        wishes = {name: getattr(self, name) for name in FIELDS if name not in {"stop", "max_tokens", "top_p"}}
+        try:
+            return Sampling(
+                **wishes,
+                stop=[text for text in stop if text] if stop else None,
+                max_tokens=self.max_tokens or self.max_completion_tokens,
+                top_p=self.top_p or None,
+            )
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            field = str(first["loc"][0])
+            raise InvalidRequestError(f"{field}: {first['msg']}", param=field) from None
 
 
 class ModelCard(BaseModel):

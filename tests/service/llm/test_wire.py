@@ -1,9 +1,11 @@
 """What is sent: per family of models, and never what a server refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from service.chat.sampling import sampled
 from service.llm.dialect import Dialect, dialect_for, learn
 from service.llm.errors import CannotContinueError
 from service.llm.failures import Complaint
@@ -94,3 +96,37 @@ def test_a_refusal_that_says_nothing_of_the_form_teaches_nothing(message: str) -
 def test_a_limit_is_never_left_out() -> None:
     body = body_for(REQUEST, "m", Dialect())
     assert learn(Dialect(), Complaint("Unknown parameter: 'max_tokens'"), body) is None
+
+
+WISHES = {"top_p": 0.9, "seed": 7, "presence_penalty": 0.5, "top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sent"),
+    [
+        (dialect_for("qwen2.5-7b-instruct", openai=False), set(WISHES)),
+        (dialect_for("gpt-4o-mini", openai=True), {"top_p", "seed", "presence_penalty"}),
+        (dialect_for("gpt-5-mini", openai=True), {"seed"}),
+        (dialect_for("openai/gpt-5", openai=False), {"seed"}),
+        (Dialect(dropped=frozenset({"seed", "min_p"})), {"top_p", "presence_penalty", "top_k", "repeat_penalty"}),
+    ],
+)
+def test_sampling_is_sent_where_the_family_takes_it(dialect: Dialect, sent: set[str]) -> None:
+    body = body_for(replace(REQUEST, sampling=WISHES), "m", dialect)
+    assert body.keys() & WISHES.keys() == sent
+
+
+def test_vllm_has_another_word_for_the_repeat_penalty() -> None:
+    dialect = Dialect(repeat_penalty="repetition_penalty")
+    body = body_for(replace(REQUEST, sampling={"repeat_penalty": 1.1}), "m", dialect)
+    assert (body.get("repetition_penalty"), "repeat_penalty" in body) == (1.1, False)
+
+
+def test_wishes_shorten_a_reply_and_never_lengthen_it() -> None:
+    assert sampled(REQUEST, {}, shown=0) is REQUEST
+    assert sampled(REQUEST, {"max_tokens": 5}, shown=0).max_tokens == 5
+    assert sampled(REQUEST, {"max_tokens": 500}, shown=0).max_tokens == 9
+    assert sampled(REQUEST, {"max_tokens": 5}, shown=3).max_tokens == 2
+    assert sampled(REQUEST, {"max_tokens": 5}, shown=30).max_tokens == 1
+    wished = sampled(REQUEST, {"temperature": 0.0, "stop": ["."], "seed": 1}, shown=0)
+    assert (wished.temperature, wished.stop, wished.sampling) == (0.0, (".",), {"seed": 1})
