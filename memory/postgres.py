@@ -1,11 +1,11 @@
 """Connections to PostgreSQL: short transactions, each bound to one user or openly to all."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 else:  # generic in the stubs only
     Connection = asyncpg.pool.PoolConnectionProxy
+
+T = TypeVar("T")
 
 # what a restart, a fail-over or a full pool looks like from here; anything else is a bug and stays visible
 AWAY = (
@@ -48,8 +50,25 @@ class PoolConfig:
     acquire_timeout: float = 3.0
     """Seconds to wait for a free connection before the store counts as away."""
     command_timeout: float = 15.0
-    prepared: bool = True
-    """False behind PgBouncer in transaction mode before 1.21, which can't keep prepared statements."""
+    prepared: bool | None = None
+    """Whether statements are prepared once a connection. None: unless a pooler stands before PostgreSQL; one in
+    transaction mode can't keep them (PgBouncer before 1.21)."""
+
+
+# What statements here rely on. Straight to PostgreSQL it is the connection's; a pooler in transaction mode refuses or
+# mixes up what belongs to a connection, so there each transaction sets it, with what it sets anyway.
+SESSION = {
+    # a hash-partitioned table is pruned at run time; JIT would cost more than the whole statement
+    "jit": "off",
+    # every statement names one user: planning recall again for each costs more than half of it
+    "plan_cache_mode": "force_generic_plan",
+    # a process that was stopped in the middle of a transaction must not hold its rows for ever
+    "idle_in_transaction_session_timeout": "10s",
+    # a search of the vector index goes on until it has enough rows of this user
+    "hnsw.iterative_scan": "relaxed_order",
+    "hnsw.ef_search": "80",
+}
+IN_TRANSACTION = "".join(f", set_config('{name}', '{value}', true)" for name, value in SESSION.items())
 
 
 class SealingConnection(asyncpg.Connection):
@@ -58,8 +77,17 @@ class SealingConnection(asyncpg.Connection):
     keyring: KeyRing
 
 
-async def _prepare(connection: Any, vault: Vault | None) -> None:
+async def _prepare(connection: Any, vault: Vault | None, *, pooled: bool = False) -> None:
     connection.keyring = KeyRing(vault)
+    if pooled:  # a statement's two round trips must reach the same server
+        await connection.execute("BEGIN")
+        await _set_codecs(connection, vault)
+        await connection.execute("COMMIT")
+    else:
+        await _set_codecs(connection, vault)
+
+
+async def _set_codecs(connection: Any, vault: Vault | None) -> None:
     if vault is not None:
         await connection.set_type_codec(
             # in the text format, since types that the driver doesn't know (vectors) go by this codec too
@@ -89,6 +117,16 @@ async def _prepare(connection: Any, vault: Vault | None) -> None:
     )
 
 
+async def _behind_a_pooler(config: PoolConfig) -> bool:
+    """A pooler makes up the number by which a connection is cancelled; PostgreSQL gives its process's."""
+    connection = await asyncpg.connect(config.dsn, timeout=config.acquire_timeout, statement_cache_size=0)
+    try:
+        async with connection.transaction():
+            return bool(connection.get_server_pid() != await connection.fetchval("SELECT pg_backend_pid()"))
+    finally:
+        await connection.close(timeout=1)
+
+
 async def _keep(_connection: object) -> None:
     """Replace asyncpg's reset query: every transaction here cleans up by ending, and it would cost a round trip."""
 
@@ -109,6 +147,8 @@ class Database:
         """With a vault, text is sealed as it is written; without one it is only read."""
         self._config = config
         self.vault = vault
+        self.pooled = False
+        """Whether a pooler (PgBouncer) stands before PostgreSQL; known once open."""
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
@@ -119,6 +159,8 @@ class Database:
                 return
             config = self._config
             try:
+                self.pooled = await _behind_a_pooler(config)
+                prepared = not self.pooled if config.prepared is None else config.prepared
                 self._pool = await asyncpg.create_pool(
                     config.dsn,
                     min_size=1,
@@ -126,22 +168,11 @@ class Database:
                     max_inactive_connection_lifetime=60,
                     timeout=config.acquire_timeout,
                     command_timeout=config.command_timeout,
-                    statement_cache_size=200 if config.prepared else 0,
+                    statement_cache_size=200 if prepared else 0,
                     connection_class=SealingConnection,
-                    init=partial(_prepare, vault=self.vault),
+                    init=partial(_prepare, vault=self.vault, pooled=self.pooled),
                     reset=_keep,
-                    # a hash-partitioned table is pruned at run time; JIT would cost more than the whole statement
-                    server_settings={
-                        "application_name": "rapport",
-                        "jit": "off",
-                        # every statement names one user: planning recall again for each costs more than half of it
-                        "plan_cache_mode": "force_generic_plan",
-                        # a process that was stopped in the middle of a transaction must not hold its rows for ever
-                        "idle_in_transaction_session_timeout": "10s",
-                        # a search of the vector index goes on until it has enough rows of this user
-                        "hnsw.iterative_scan": "relaxed_order",
-                        "hnsw.ef_search": "80",
-                    },
+                    server_settings={"application_name": "rapport", **({} if self.pooled else SESSION)},
                 )
             except AWAY as error:
                 raise StoreUnavailableError(str(error)) from error
@@ -161,6 +192,11 @@ class Database:
             user_id,
         )
 
+    async def read(self, user_id: UUID, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Read this user's rows by `work`, which may run twice; a replica may serve it (memory.replicas)."""
+        async with self.as_user(user_id) as connection:
+            return await work(connection)
+
     def system(self) -> AbstractAsyncContextManager[Connection]:
         """One transaction over all users: for sweeps, learning and operators, never on a caller's behalf."""
         return self._transaction(
@@ -176,7 +212,7 @@ class Database:
             # begin, context and commit are one round trip each: the pool's own transaction() would add one
             async with self._pool.acquire(timeout=self._config.acquire_timeout) as connection:
                 try:
-                    await connection.execute(begin)
+                    await connection.execute(begin + IN_TRANSACTION if self.pooled else begin)
                     if self.vault is not None:
                         key = None if user_id is None else await self.vault.key(connection, user_id)
                         cast("SealingConnection", connection).keyring.current = key

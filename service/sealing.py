@@ -3,11 +3,13 @@
 import base64
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from memory.postgres import Database, PoolConfig
+from memory.replicas import ReplicatedDatabase
 from memory.vault import MasterKey, Vault
 from service.settings import Settings
 from service.startup import StartError
@@ -35,8 +37,17 @@ def open_vault(settings: Settings) -> Vault | None:
 
 
 def open_database(settings: Settings, config: PoolConfig) -> Database:
-    """The database with its vault."""
-    return Database(config, open_vault(settings))
+    """The database with its vault, its statements prepared or not as the settings say."""
+    return Database(replace(config, prepared=settings.prepared), open_vault(settings))
+
+
+def open_replicated_database(settings: Settings, config: PoolConfig) -> Database:
+    """The same, with the replicas that reads may go to."""
+    if not settings.replica_urls:
+        return open_database(settings, config)
+    config = replace(config, prepared=settings.prepared)
+    replicas = [replace(config, dsn=dsn, acquire_timeout=1.0, command_timeout=5.0) for dsn in settings.replica_urls]
+    return ReplicatedDatabase(config, replicas, open_vault(settings))
 
 
 def _parsed(given: str) -> MasterKey:
