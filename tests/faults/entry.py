@@ -15,8 +15,8 @@ from typing import Any
 
 import service.app
 import service.chat.writer
+import service.embedding
 import service.runner
-import service.runtime
 import service.server
 import service.worker.main
 from service.observability import logs
@@ -71,8 +71,7 @@ ROLES: dict[str, Callable[[Settings], int]] = {
 
 
 def prepare(tally: Tally) -> None:
-    for module in (service.runtime, service.worker.main):
-        replace(module, "MiniLmEmbedder", lambda _original: lambda _config: HashEmbedder())
+    replace(service.embedding, "MiniLmEmbedder", lambda _original: lambda _config: HashEmbedder())
     # a stopped worker is to be found out in a second or two
     replace(
         service.worker.main,

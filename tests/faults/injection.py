@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
-import redis.asyncio
 
 from tests.faults.proxy import Hop
 from tests.faults.upstream import FAULTS as UPSTREAM_FAULTS
@@ -78,7 +77,7 @@ class Injector:
         if kind == "client":
             return self.chance.choice(self.world.apis).front
         part = self.chance.choice(self.world.of("serve", "runner", "worker"))
-        return part.redis if kind == "redis" else part.postgres
+        return self.chance.choice(self.world.redis_hops(part)) if kind == "redis" else part.postgres
 
 
 def plan_of(counts: dict[str, int], chance: random.Random) -> list[str]:
@@ -123,7 +122,7 @@ async def sleepwalker(injector: Injector) -> bool:
     part.stopped, part.ready = True, False
     pid = part.pid
     await asyncio.sleep(2 * LEASE_SECONDS + SLEEP_SECONDS)
-    lost = await wiped(injector.world)
+    lost = await injector.world.wipe_valkey()
     part.stopped = False
     return part.pid == pid and injector.world.signal(part, signal.SIGCONT) and lost
 
@@ -138,7 +137,7 @@ async def lose_the_queue(injector: Injector) -> bool:
     """Let wake-ups gather while no worker takes them, then lose them all, and the workers with what they had taken."""
     workers = [part for part in injector.world.of("worker") if injector.world.signal(part, signal.SIGSTOP)]
     await asyncio.sleep(1.0)
-    lost = await wiped(injector.world)
+    lost = await injector.world.wipe_valkey()
     killed = [part for part in workers if injector.world.signal(part, signal.SIGKILL)]
     return lost and bool(killed)
 
@@ -168,15 +167,7 @@ async def kill_valkey(injector: Injector) -> bool:
 
 @fault("wipe valkey")
 async def wipe_valkey(injector: Injector) -> bool:
-    return await wiped(injector.world)
-
-
-async def wiped(world: World) -> bool:
-    try:
-        async with redis.asyncio.Redis.from_url(world.valkey.url, socket_timeout=10) as client:
-            return bool(await client.flushall())
-    except redis.exceptions.RedisError:
-        return False  # it is down: there is nothing to wipe
+    return await injector.world.wipe_valkey()
 
 
 @fault("roll valkey back")
@@ -187,7 +178,7 @@ async def roll_valkey_back(injector: Injector) -> bool:
 
 @fault("stop valkey")
 async def stop_valkey(injector: Injector) -> bool:
-    process = injector.world.valkey.process
+    process = injector.world.a_valkey(injector.chance).process
     if process is None:
         return False
     process.send_signal(signal.SIGSTOP)

@@ -114,7 +114,7 @@ class World:
 
     async def add(self, name: str, role: str, *, switch: str = "", **environment: str) -> Part:
         port = free_port() if role in {"serve", "naive-serve", "upstream"} else 0
-        front, redis, postgres = [await Hop(to).open() for to in (port, self.valkey.port, self.postgres.port)]
+        front, redis, postgres = [await Hop(to).open() for to in (port, self.valkey.port, self.postgres_port)]
         part = Part(name, role, port, {}, self.home / f"{name}.log", front, redis, postgres, switch)
         part.environment = {**self._environment(part), **environment}
         self.parts[name] = part
@@ -208,6 +208,29 @@ class World:
             if time.monotonic() > deadline:
                 raise AssertionError("not ready:\n" + "\n".join(p.log.read_text()[-2000:] for p in self.apis))
             await asyncio.sleep(0.02)
+
+    # --- what another topology has otherwise (tests/clusters/worlds.py)
+
+    @property
+    def postgres_port(self) -> int:
+        """Where the service's processes find PostgreSQL, or what stands in front of it."""
+        return self.postgres.port
+
+    def redis_hops(self, part: Part) -> list[Hop]:
+        """The ways that a process's messages to Redis go."""
+        return [part.redis]
+
+    def a_valkey(self, chance: random.Random) -> EmbeddedValkey:
+        """A server that has live state."""
+        return self.valkey
+
+    async def wipe_valkey(self) -> bool:
+        """False when it is down: then there is nothing to wipe."""
+        try:
+            async with redis.asyncio.Redis.from_url(self.valkey.url, socket_timeout=10) as client:
+                return bool(await client.flushall())
+        except redis.exceptions.RedisError:
+            return False
 
     def signal(self, part: Part, number: int) -> bool:
         """Send a signal; False when there is nobody to send it to."""
@@ -326,8 +349,7 @@ class World:
         )
         await connection.execute(f"TRUNCATE {', '.join(row['relname'] for row in tables)}")
         await connection.close()
-        async with redis.asyncio.Redis.from_url(self.valkey.url) as client:
-            await client.flushall()
+        await self.wipe_valkey()
         (self.home / "tally").unlink(missing_ok=True)
         self.statuses.clear()
 
@@ -427,7 +449,9 @@ def small_disk(path: Path) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def opened_world(home: Path, *, clock: bool = False, disk: bool = False) -> AsyncIterator[World]:
+async def opened_world(
+    home: Path, *, clock: bool = False, disk: bool = False, kind: type[World] = World
+) -> AsyncIterator[World]:
     """Servers, and nobody who uses them yet; all ended with the block."""
     await asyncio.to_thread(home.chmod, 0o711)  # servers of root's run as another user, who passes through
     async with AsyncExitStack() as stack:
@@ -436,7 +460,7 @@ async def opened_world(home: Path, *, clock: bool = False, disk: bool = False) -
         postgres = EmbeddedPostgres(data / "postgres", settings={"shared_buffers": "64MB", **limits})
         valkey = EmbeddedValkey(data / "valkey")
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-        world = World(home, session, postgres, valkey)
+        world = kind(home, session, postgres, valkey)
         world.disk = data if disk else None
         world.clock = home / "clock" if clock else None
         stack.push_async_callback(world.close)
