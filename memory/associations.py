@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +30,20 @@ Numbers = npt.NDArray[np.uint16]
 
 
 class WordTable:
-    """Numbers and unit vectors of known words."""
+    """Numbers and vectors of known words. They stay in 8 bits: what is read at random should fit into the cache."""
 
-    def __init__(self, words: Sequence[str], stems: Sequence[str], vectors: Floats) -> None:
+    def __init__(self, words: Sequence[str], stems: Sequence[str], vectors: npt.NDArray[np.int8]) -> None:
         self.words = words
-        self.vectors = vectors
+        self._vectors = vectors
+        self._scales = 1 / np.linalg.norm(vectors.astype(np.float32), axis=1)
         self._numbers = {word: number for number, word in enumerate(words)}
         # the table begins with the most frequent words: they stand for their stems
         self._stems = {stem: number for number, stem in reversed(list(enumerate(stems)))}
+
+    def vectors(self, numbers: npt.NDArray[Any]) -> Floats:
+        """Unit vectors of the words with these numbers."""
+        unit: Floats = self._vectors[numbers] * self._scales[numbers, None]
+        return unit
 
     def number(self, word: str) -> int | None:
         """The number of a lower-case word, or of another form of its stem."""
@@ -49,29 +56,37 @@ class WordTable:
         found = sorted({number for word in words if (number := self.number(word)) is not None})
         return np.array(found[:MOST_WORDS], np.uint16)
 
-    def closeness(self, asked: Numbers, weights: Floats, messages: Sequence[Numbers]) -> Floats:
+    def closeness(self, asked: Numbers, weights: Floats, messages: Sequence[bytes]) -> Floats:
         """How well each message has something close to each of the words asked, weighted; 0 … 1.
 
         For every word of the question the closest one of the message counts (the late interaction of ColBERT,
-        arXiv 2004.12832, over words without context).
+        arXiv 2004.12832, over words without context). Messages are the bytes of their words' numbers.
         """
         scores = np.zeros(len(messages), np.float32)
-        filled = [i for i, message in enumerate(messages) if len(message)]
-        if not filled or not len(asked) or not weights.sum():
+        lengths = np.array([len(message) for message in messages], np.int64) // 2
+        filled = np.flatnonzero(lengths)
+        if not filled.size or not len(asked) or not weights.sum():
             return scores
-        starts = np.cumsum([0, *(len(messages[i]) for i in filled[:-1])])
-        known, where = np.unique(np.concatenate([messages[i] for i in filled]), return_inverse=True)
+        words = np.frombuffer(b"".join(messages), np.uint16)
+        starts = np.concatenate([[0], np.cumsum(lengths[filled])[:-1]])
+        # each word once; marking them in the whole table is quicker than sorting them
+        marked = np.zeros(len(self.words), bool)
+        marked[words] = True
+        known = np.flatnonzero(marked)
+        where = np.empty(len(self.words), np.int32)
+        where[known] = np.arange(len(known), dtype=np.int32)
         alike = self._cosines(asked, known)
-        closest = np.maximum.reduceat(alike[:, where], starts, axis=1)
+        closest = np.maximum.reduceat(alike[:, where[words]], starts, axis=1)
         scores[filled] = (weights @ np.maximum(closest - LEAST, 0)) / weights.sum()
         return scores
 
-    def _cosines(self, some: Numbers, others: Numbers) -> Floats:
+    def _cosines(self, some: Numbers, others: npt.NDArray[np.intp]) -> Floats:
         """Products in portions that BLAS does in this thread: handing them to its pool costs more on a busy machine."""
-        left = self.vectors[some]
+        left, right = self.vectors(some), self._vectors[others].astype(np.float32).T
         width = max(1, ONE_THREAD // left.size)
-        portions = [left @ self.vectors[others[start : start + width]].T for start in range(0, len(others), width)]
-        return np.concatenate(portions, axis=1)
+        portions = [left @ right[:, start : start + width] for start in range(0, len(others), width)]
+        cosines: Floats = np.concatenate(portions, axis=1) * self._scales[others]
+        return cosines
 
 
 @lru_cache(maxsize=1)
@@ -79,6 +94,5 @@ def table() -> WordTable:
     """The shipped table, read on first use."""
     with np.load(TABLE, allow_pickle=False) as data:
         words, stems = (bytes(data[name]).decode().split("\n") for name in ("words", "stems"))
-        vectors = data["vectors"].astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = data["vectors"]
     return WordTable(words, stems, vectors)

@@ -16,7 +16,7 @@ from memory.indexing import dense, sparse, term_weights
 from memory.ports import Vectors
 from memory.postgres import Connection
 from memory.transcript import JUST_ERASED, Owner
-from memory.vault import sealed
+from memory.vault import index_key, sealed
 
 BY_USER = "user"
 """The extractor of facts that their owner wrote."""
@@ -236,9 +236,9 @@ async def read_memory(connection: Connection, user_id: UUID, memory_id: UUID) ->
 
 ADD = """
 INSERT INTO facts (user_id, id, kind, topic, text, quote, conversation_id, message_id, source_seq, ordinal,
-    extractor, route, said_at, valid_from, due_at, pinned, key, lexical, embedding)
+    extractor, route, said_at, valid_from, due_at, pinned, key, lexical, embedding, embedding_b)
 SELECT $1, $2, $3, '', $4, '', $5, $2, $6, 0, $7, $8, clock_timestamp(), clock_timestamp(), $9, $10, $11,
-    $12::text::sparsevec, $13::text::halfvec
+    $12::text::sparsevec, vector_for($13, 1), vector_for($13, 2)
 """
 
 
@@ -268,15 +268,15 @@ async def add_fact(
         route,
         due_at,
         pinned,
-        *_indexed(owner.user_id, kind, text, vector),
+        *_indexed(await index_key(connection, owner.user_id), kind, text, vector),
     )
     return fact_id
 
 
-def _indexed(user_id: UUID, kind: str, text: str, vector: Vectors | None) -> tuple[bytes, str, str | None]:
+def _indexed(index: bytes, kind: str, text: str, vector: Vectors | None) -> tuple[bytes, str, str | None]:
     """Key, terms and vector of a fact, as the table takes them."""
     meaning = None if vector is None else dense(vector)
-    return key_of(user_id, kind, text), sparse(term_weights(user_id, text)), meaning
+    return key_of(index, kind, text), sparse(term_weights(index, text)), meaning
 
 
 CORRECT = """
@@ -284,11 +284,13 @@ WITH old AS (
     SELECT * FROM facts WHERE user_id = $1 AND id = $2 AND status IN ('active', 'uncertain') FOR UPDATE
 ), new AS (
     INSERT INTO facts (user_id, id, kind, topic, text, quote, conversation_id, message_id, source_seq, ordinal,
-        extractor, route, said_at, due_at, valid_from, valid_to, pinned, slot, confirmations, key, lexical, embedding)
+        extractor, route, said_at, due_at, valid_from, valid_to, pinned, slot, confirmations, key, lexical, embedding,
+        embedding_b)
     SELECT $1, $3, kind, topic, $4, quote, conversation_id, message_id, source_seq,
         (SELECT coalesce(max(o.ordinal) + 1, 0) FROM facts o WHERE o.user_id = $1
             AND o.conversation_id = old.conversation_id AND o.source_seq = old.source_seq AND o.extractor = $5),
-        $5, route, said_at, due_at, valid_from, NULL, pinned, slot, 0, $6, $7::text::sparsevec, $8::text::halfvec
+        $5, route, said_at, due_at, valid_from, NULL, pinned, slot, 0, $6, $7::text::sparsevec, vector_for($8, 1),
+        vector_for($8, 2)
     FROM old RETURNING id
 ), sources AS (
     INSERT INTO fact_sources (user_id, fact_id, conversation_id, message_id, seq, role, quote, said_at)
@@ -310,7 +312,13 @@ async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, tex
     kind = await connection.fetchval("SELECT kind FROM facts WHERE user_id = $1 AND id = $2", user_id, fact_id)
     words = await sealed(connection, user_id, "facts", new_id, text)
     done = await connection.fetchval(
-        CORRECT, user_id, fact_id, new_id, words, BY_USER, *_indexed(user_id, kind or "", text, vector)
+        CORRECT,
+        user_id,
+        fact_id,
+        new_id,
+        words,
+        BY_USER,
+        *_indexed(await index_key(connection, user_id), kind or "", text, vector),
     )
     if done is None:
         found = await read_memory(connection, user_id, fact_id)

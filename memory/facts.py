@@ -10,7 +10,7 @@ from memory import indexing, words
 from memory.extraction import Said
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.vault import sealed
+from memory.vault import index_key, sealed
 
 CURRENT_LIMIT = 2000
 """Current facts of a user that a new one is compared with, newest first."""
@@ -55,15 +55,15 @@ class KnownFact:
     companion: str
 
 
-def key_of(user_id: UUID, kind: str, text: str) -> bytes:
-    """A keyed digest of what a fact says, whatever its word order, endings and punctuation.
+def key_of(index: bytes, kind: str, text: str) -> bytes:
+    """A digest of what a fact says, keyed by `vault.index_key`, whatever its word order, endings and punctuation.
 
     Whether it denies and which numbers it names are part of it, since stems alone lose the first.
     """
     said = " ".join(
         [kind, "not" if words.is_denial(text) else "", *sorted(words.content(text)), *sorted(words.numbers(text))]
     )
-    return hashlib.blake2b(said.encode(), key=user_id.bytes, digest_size=16).digest()
+    return hashlib.blake2b(said.encode(), key=index, digest_size=16).digest()
 
 
 CURRENT = f"""
@@ -82,9 +82,11 @@ async def read_current(connection: Connection, user_id: UUID, route: str) -> lis
 
 ADD = """
 INSERT INTO facts (user_id, id, kind, topic, slot, key, text, quote, conversation_id, message_id, source_seq, ordinal, extractor, route,
-    said_at, due_at, valid_from, valid_to, superseded_by, status, lexical, embedding)
+    said_at, due_at, valid_from, valid_to, superseded_by, status, lexical, embedding,
+    embedding_b)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-    CASE WHEN $19::uuid IS NULL THEN 'active' ELSE 'superseded' END, $20::text::sparsevec, $21::text::halfvec)
+    CASE WHEN $19::uuid IS NULL THEN 'active' ELSE 'superseded' END, $20::text::sparsevec, vector_for($21, 1),
+    vector_for($21, 2))
 """
 SOURCE = """
 INSERT INTO fact_sources (user_id, fact_id, conversation_id, message_id, seq, role, quote, said_at)
@@ -123,7 +125,7 @@ async def add(
         fact.valid_from,
         valid_to,
         superseded_by,
-        indexing.sparse(indexing.term_weights(user_id, fact.text)),
+        indexing.sparse(indexing.term_weights(await index_key(connection, user_id), fact.text)),
         None if fact.vector is None else indexing.dense(fact.vector),
     )
     await add_source(connection, user_id, fact.id, fact)

@@ -6,9 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 from memory import associations, lexical, ranking, temporal
+from memory.models import model_of
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.vault import sealed, sealed_bytes
+from memory.vault import index_key, sealed, sealed_bytes
 
 INDEXED_CHARACTERS = 32_000
 """Of a longer message only the head is searchable."""
@@ -43,11 +44,11 @@ def sparse(weighted: dict[int, float]) -> str:
     return f"{{{entries}}}/{lexical.TERM_SPACE + 1}"
 
 
-def term_weights(user_id: UUID, text: str, language: str = "en") -> dict[int, float]:
+def term_weights(key: bytes, text: str, language: str = "en") -> dict[int, float]:
     """Keyed term ids of a text with what each is worth to BM25 before its IDF."""
     counted = lexical.terms(text[:INDEXED_CHARACTERS], language)
     weighted = lexical.weights(counted)
-    return {lexical.term_id(term, user_id): weighted[term] for term, _ in counted.most_common(INDEXED_TERMS)}
+    return {lexical.term_id(term, key): weighted[term] for term, _ in counted.most_common(INDEXED_TERMS)}
 
 
 INDEX = """
@@ -60,13 +61,15 @@ WITH new AS (
     SELECT message_id FROM episodes WHERE user_id = $1 AND message_id = ANY ($2::uuid[])
 ), written AS (
     INSERT INTO episodes (user_id, message_id, conversation_id, seq, role, speaker, route, said_at, text, traits,
-        terms, lexical, embedding, known_words, many)
+        terms, lexical, embedding, embedding_b, known_words, many)
     SELECT $1, message_id, conversation_id, seq, role, speaker, route, said_at, text, traits,
-        terms::int[], lexical::sparsevec, embedding::halfvec, known_words,
+        terms::int[], lexical::sparsevec, vector_for(embedding, 1), vector_for(embedding, 2), known_words,
         EXISTS (SELECT FROM users WHERE user_id = $1 AND many_memories)
     FROM new ORDER BY seq
-    ON CONFLICT (user_id, message_id) DO UPDATE SET embedding = excluded.embedding
+    ON CONFLICT (user_id, message_id) DO UPDATE SET embedding = coalesce(episodes.embedding, excluded.embedding),
+        embedding_b = coalesce(episodes.embedding_b, excluded.embedding_b)
         WHERE episodes.embedding IS NULL AND excluded.embedding IS NOT NULL
+            OR episodes.embedding_b IS NULL AND excluded.embedding_b IS NOT NULL
     RETURNING message_id
 )
 SELECT count(*) FROM written WHERE message_id NOT IN (SELECT message_id FROM known)
@@ -84,8 +87,9 @@ async def index_messages(
     if not rows:
         return 0
     texts = [temporal.annotate(row.text, row.said_at, time_zone).replace("\x00", "") for row in rows]
+    key = await index_key(connection, user_id)
     weighted = [
-        term_weights(user_id, f"{row.speaker or ''} {text}", language) for row, text in zip(rows, texts, strict=True)
+        term_weights(key, f"{row.speaker or ''} {text}", language) for row, text in zip(rows, texts, strict=True)
     ]
     table = associations.table()
     fresh = await connection.fetchval(
@@ -127,5 +131,5 @@ def _traits(rows: Sequence[EpisodeRow]) -> list[int]:
 
 
 def dense(vector: Vectors) -> str:
-    """The literal of a pgvector halfvec."""
-    return "[" + ",".join(f"{x:.5f}" for x in vector.tolist()) + "]"
+    """A vector as the statements take it: the name of its model, when it has one, before the literal of a halfvec."""
+    return (model_of(vector) or "") + "[" + ",".join(f"{x:.5f}" for x in vector.tolist()) + "]"

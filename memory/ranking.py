@@ -7,10 +7,10 @@ what each signal earns). Nothing is learnt from users.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import date, datetime
-from uuid import UUID
+from datetime import date
 
 import numpy as np
+import numpy.typing as npt
 
 from memory.associations import Floats, Numbers, WordTable
 
@@ -34,6 +34,7 @@ class Trait:
 
 
 NAMES_SHIFT = 8
+EPOCH = date(1970, 1, 1)
 
 TIME_WORD = re.compile(
     r"\b(yesterday|today|tonight|tomorrow|last|next|ago|week|weekend|month|years?|monday|tuesday|wednesday|thursday"
@@ -91,30 +92,35 @@ def traits(text: str, speakers: frozenset[str] = frozenset()) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A memory that the store found, with its scores and those of the messages around it, as shares of the best."""
+class Candidates:
+    """Memories for a closer look, a column a value: with their scores, and those around them, as shares of the best."""
 
-    id: UUID
-    layer: str
-    conversation_id: UUID
-    seq: int
-    role: str
-    speaker: str | None
-    said_at: datetime
-    text: str
-    traits: int
-    known_words: bytes
-    """The numbers of its words in the table of associations."""
-    words: float
+    facts: npt.NDArray[np.bool_]
+    conversations: npt.NDArray[np.int64]
+    """A number for each conversation."""
+    seqs: npt.NDArray[np.int64]
+    roles: Sequence[str]
+    speakers: Sequence[str | None]
+    said_at: npt.NDArray[np.int64]
+    """Microseconds since 1970."""
+    lengths: npt.NDArray[np.int64]
+    """Of the texts."""
+    traits: npt.NDArray[np.int64]
+    known_words: Sequence[bytes]
+    """The numbers of their words in the table of associations."""
+    words: Floats
     """BM25, with the IDF of this user's own memories."""
-    meaning: float
-    """Cosine of the question's and the message's vectors, above the least alike memory; 0 when one is missing."""
-    words_before: float
+    meaning: Floats
+    """Cosine of the question's and the memory's vectors, above the least alike memory; 0 when one is missing."""
+    words_before: Floats
     """Mean over the two messages before."""
-    words_after: float
-    meaning_after: float
-    around: float
+    words_after: Floats
+    meaning_after: Floats
+    around: Floats
     """Best sum of words and meaning within a sitting's reach."""
+
+    def __len__(self) -> int:
+        return len(self.seqs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,85 +209,85 @@ ESSAY = 400
 """Characters from which a message counts as long: it touches on more than what is asked."""
 
 
-def date_match(day: date, ranges: Sequence[tuple[date, date]]) -> float:
-    """1 within a day of a range that the question names, less within a week of a short one, 0 beyond."""
-    best = 0.0
+DAY = 86_400_000_000
+
+
+def date_match(days: npt.NDArray[np.int64], ranges: Sequence[tuple[date, date]]) -> Floats:
+    """1 within a day of a range that the question names, less within a week of a short one, 0 beyond.
+
+    `days` are counted from 1970.
+    """
+    best = np.zeros(len(days), np.float32)
     for first, last in ranges:
-        apart = max((first - day).days, (day - last).days, 0)
         length = (last - first).days
-        if apart <= 1:
-            best = max(best, 0.3 if length > 300 else 1.0)
-        elif apart <= 7 and length < 7:
-            best = max(best, 0.7)
+        start, end = (first - EPOCH).days, (last - EPOCH).days
+        apart = np.maximum(np.maximum(start - days, days - end), 0)
+        worth = np.where(apart <= 1, 0.3 if length > 300 else 1.0, np.where((apart <= 7) & (length < 7), 0.7, 0.0))
+        best = np.maximum(best, worth.astype(np.float32))
     return best
 
 
-def associations(candidates: Sequence[Candidate], question: Question, table: WordTable) -> tuple[Floats, Floats]:
+def associations(candidates: Candidates, question: Question, table: WordTable) -> tuple[Floats, Floats]:
     """How close each candidate's words come to the question's, as a share of the best; and the mean of its neighbours."""
-    known = [
-        np.frombuffer(c.known_words, np.uint16) if c.layer == "episode" else table.numbers(c.text) for c in candidates
-    ]
-    own = table.closeness(question.words, question.word_weights, known)
+    own = table.closeness(question.words, question.word_weights, candidates.known_words)
     if own.size and own.max() > 0:
         own /= own.max()
-    places = {(c.conversation_id, c.seq): i for i, c in enumerate(candidates) if c.layer == "episode"}
     near = np.zeros_like(own)
-    for (conversation, seq), i in places.items():
-        for beside in (seq - 1, seq + 1):
-            if (neighbour := places.get((conversation, beside))) is not None:
-                near[i] += own[neighbour] / 2
+    episodes = np.flatnonzero(~candidates.facts)
+    order = episodes[np.lexsort((candidates.seqs[episodes], candidates.conversations[episodes]))]
+    left, right = order[:-1], order[1:]
+    beside = (candidates.conversations[left] == candidates.conversations[right]) & (
+        candidates.seqs[left] + 1 == candidates.seqs[right]
+    )
+    near[right[beside]] += own[left[beside]] / 2
+    near[left[beside]] += own[right[beside]] / 2
     return own, near
 
 
-def features(candidates: Sequence[Candidate], question: Question, table: WordTable) -> Floats:
-    """One row of signals a candidate, in the order of `Weights`."""
-    own, near = associations(candidates, question, table)
-    rows = [
-        (
-            c.words,
-            c.meaning,
-            own[i],
-            c.words_before,
-            c.words_after,
-            c.meaning_after,
-            near[i],
-            c.around,
-            _spoken_by(c, question),
-            question.about_role == "user" and c.role == "user",
-            question.about_nobody and c.role == "user",
-            min(max(np.log(len(c.text) / ESSAY), 0), 3) if c.text else 0,
-            bool(c.traits & Trait.ANSWERS),
-            bool(c.traits & Trait.HAS_PHOTO),
-            question.asks_when and bool(c.traits & Trait.NAMES_TIME),
-            question.asks_amount and bool(c.traits & Trait.HAS_NUMBER),
-            _names(c.traits) if question.asks_name else 0,
-            date_match(c.said_at.date(), question.days) if question.days else 0,
-            c.role == "user" and bool(c.traits & Trait.STANDING),
-            question.asks_help and c.role == "user" and bool(c.traits & Trait.STANDING),
-            c.layer == "fact",
-        )
-        for i, c in enumerate(candidates)
-    ]
-    return np.array(rows, np.float32).reshape(len(candidates), len(fields(Weights)))
-
-
-def _names(shown: int) -> float:
+def features(candidates: Candidates, question: Question, table: WordTable) -> Floats:
+    """A column of signals each, in the order of `Weights`."""
+    c, shown = candidates, candidates.traits
+    own, near = associations(c, question, table)
+    none = np.zeros(len(c), np.float32)
+    by_user = np.array([role == "user" for role in c.roles], bool)
+    standing = by_user & (shown & Trait.STANDING > 0)
     names = shown >> NAMES_SHIFT & 3
-    return names / 3 if names else 0.3 * bool(shown & Trait.QUOTES)
+    columns = (
+        c.words,
+        c.meaning,
+        own,
+        c.words_before,
+        c.words_after,
+        c.meaning_after,
+        near,
+        c.around,
+        _spoken_by(c, question),
+        by_user if question.about_role == "user" else none,
+        by_user if question.about_nobody else none,
+        np.clip(np.log(np.maximum(c.lengths, 1) / ESSAY), 0, 3),
+        shown & Trait.ANSWERS > 0,
+        shown & Trait.HAS_PHOTO > 0,
+        shown & Trait.NAMES_TIME > 0 if question.asks_when else none,
+        shown & Trait.HAS_NUMBER > 0 if question.asks_amount else none,
+        np.where(names > 0, names / 3, 0.3 * (shown & Trait.QUOTES > 0)) if question.asks_name else none,
+        date_match(c.said_at // DAY, question.days) if question.days else none,
+        standing,
+        standing if question.asks_help else none,
+        c.facts,
+    )
+    return np.array(columns, np.float32)
 
 
-def _spoken_by(candidate: Candidate, question: Question) -> bool:
+def _spoken_by(candidates: Candidates, question: Question) -> npt.NDArray[np.bool_]:
     if question.about_speaker is not None:
-        return (candidate.speaker or candidate.role).lower() == question.about_speaker
-    return candidate.role == question.about_role
+        said = zip(candidates.speakers, candidates.roles, strict=True)
+        return np.array([(speaker or role).lower() == question.about_speaker for speaker, role in said], bool)
+    return np.array([role == question.about_role for role in candidates.roles], bool)
 
 
 def rank(
-    candidates: Sequence[Candidate], question: Question, table: WordTable, weights: Weights = WEIGHTS
-) -> list[tuple[float, Candidate]]:
-    """Candidates with their fused scores, best first; equal scores in the order of saying."""
-    if not candidates:
-        return []
-    scores = features(candidates, question, table) @ weights.vector()
-    order = sorted(range(len(candidates)), key=lambda i: (-scores[i], candidates[i].said_at, candidates[i].seq))
-    return [(float(scores[i]), candidates[i]) for i in order]
+    candidates: Candidates, question: Question, table: WordTable, weights: Weights = WEIGHTS
+) -> tuple[list[int], Floats]:
+    """The candidates' places, best first, and each one's score; equal scores in the order of saying."""
+    scores = weights.vector() @ features(candidates, question, table)
+    return np.lexsort((candidates.seqs, candidates.said_at, -scores)).tolist(), scores

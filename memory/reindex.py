@@ -35,8 +35,9 @@ async def add_vectors(database: Database, embedder: Embedder, user_id: UUID, mes
         for row, vector in zip(rows, vectors, strict=True):
             if now.get(row["id"]) == row["content"]:  # else this vector is of words that were forgotten meanwhile
                 await connection.execute(
-                    """UPDATE episodes SET embedding = $3::text::halfvec
-                    WHERE user_id = $1 AND message_id = $2 AND embedding IS NULL""",
+                    """UPDATE episodes SET embedding = coalesce(embedding, vector_for($3, 1)),
+                        embedding_b = coalesce(embedding_b, vector_for($3, 2))
+                    WHERE user_id = $1 AND message_id = $2""",
                     user_id,
                     row["id"],
                     dense(vector),

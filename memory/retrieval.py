@@ -1,24 +1,26 @@
-"""Recall: what a user's memories say about a question, in one statement after one embedding.
+"""Recall: what a user's memories say about a question, in two short statements after one embedding.
 
-The statement scores every memory of the user on the routes that the caller names, by meaning (cosine) and by words
-(BM25 with the IDF of this user's own memories), adds the scores of the messages before and after, and gives the most
-promising ones to `ranking`. Scores of one user never depend on another's rows.
+The first scores every memory of the user on the routes that the caller names, by meaning (cosine) and by words (BM25
+with the IDF of this user's own memories). `scores` adds the messages before and after and chooses the most promising
+ones, the second statement fetches what they say, `ranking` puts them in order. Only what is shown is opened. Scores of
+one user never depend on another's rows.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 import numpy as np
 
-from memory import associations, budget, excerpts, lexical, ranking, recency, temporal
+from memory import associations, budget, candidates, excerpts, lexical, ranking, recency, scores, temporal
 from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, term_weights
+from memory.models import model_of
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.statements import RECALL
+from memory.statements import DETAILS, READ_ALL, READ_MANY
+from memory.vault import index_key, ring_of
 
 __all__ = [
     "EpisodeRow",
@@ -33,11 +35,12 @@ __all__ = [
 ]
 
 Vector = Vectors
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 LEAST_ALIKE = 0.2
 """Cosine under which a memory that shares no word with the question is about something else (docs/recall.md)."""
-SIGNALS = len(fields(ranking.Candidate))
-"""Columns of the statement that make a candidate."""
+REMEMBERED = 10_000
+"""Users with many memories that this process keeps in mind, to ask the right statement at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,39 +79,48 @@ class RecalledItem:
 async def recall(connection: Connection, query: RecallQuery) -> list[RecalledItem]:
     """What is worth putting into the prompt, best first; nothing when nothing is good enough."""
     counted = lexical.terms(query.text, query.language)
-    asked = {term: lexical.term_id(term, query.user_id) for term in counted}
-    conversation_id, seq = query.exclude_conversation_after or (None, None)
-    rows = await connection.fetch(
-        RECALL,
-        query.user_id,
-        list(query.routes),
-        None if query.vector is None else query.vector.tolist(),
-        list(asked.values()),
-        conversation_id,
-        seq,
-    )
-    asked_row = next(row for row in rows if row["layer"] == "asked")
-    rows = [row for row in rows if row is not asked_row]
-    if asked_row["lexical_best"] <= 0 and asked_row["dense_best"] < LEAST_ALIKE:
+    key = await index_key(connection, query.user_id)
+    asked = {term: lexical.term_id(term, key) for term in counted}
+    row = await _scores(connection, query, list(asked.values()))
+    scale, messages, facts = scores.choose(row, query.exclude_conversation_after)
+    if scale.lexical_best <= 0 and scale.dense_best < LEAST_ALIKE:
         return []
-    telling = dict(zip(asked, asked_row["idfs"], strict=True))
+    details = await connection.fetchrow(DETAILS, query.user_id, _id_list(messages.ids), _id_list(facts.ids))
+    assert details is not None  # noqa: S101  aggregates always give a row
+    found = candidates.gather(details, messages, facts, ring_of(connection))
+    telling = dict(zip(asked, row["idfs"], strict=True))
     question = _question(query, telling)
-    found = _ranked(rows, query, question)
-    distinct = budget.distinct(found, lambda scored: scored[1]["text"])
+    table = associations.table()
+    order, worth = ranking.rank(found.columns, question, table)
+    order = recency.newest_first(order, found.columns, query.text, question, table)
+    # opened and rendered one by one, as long as there is room
+    distinct = budget.distinct(order, found.text)
     cutter = excerpts.Cutter(telling, asks_when=question.asks_when)
-    # rendered one by one, as long as there is room
-    items = (_item(score, row, query, cutter) for score, row in distinct)
+    items = (_item(found, place, float(worth[place]), query, cutter) for place in distinct)
     return budget.within(items, lambda item: item.text, token_budget=query.token_budget, limit=query.limit)
 
 
-Scored = tuple[float, asyncpg.Record]
+_with_many: set[UUID] = set()
+"""Users who had many memories when they were last asked; a wrong guess costs a second statement."""
 
 
-def _ranked(rows: Sequence[asyncpg.Record], query: RecallQuery, question: ranking.Question) -> list[Scored]:
-    by_id = {row["id"]: row for row in rows}
-    table = associations.table()
-    ranked = ranking.rank([ranking.Candidate(*row[:SIGNALS]) for row in rows], question, table)
-    return [(score, by_id[found.id]) for score, found in recency.newest_first(ranked, query.text, question, table)]
+async def _scores(connection: Connection, query: RecallQuery, terms: list[int]) -> asyncpg.Record:
+    vector, model = (None, None) if query.vector is None else (query.vector.tolist(), model_of(query.vector))
+    arguments = (query.user_id, list(query.routes), vector, terms, model)
+    expected = query.user_id in _with_many
+    row = await connection.fetchrow(READ_MANY if expected else READ_ALL, *arguments)
+    if row is not None and row["many"] != expected:
+        if len(_with_many) >= REMEMBERED:
+            _with_many.clear()
+        (_with_many.discard if expected else _with_many.add)(query.user_id)
+        row = await connection.fetchrow(READ_ALL if expected else READ_MANY, *arguments)
+    assert row is not None  # noqa: S101  aggregates always give a row
+    return row
+
+
+def _id_list(ids: list[bytes]) -> str:
+    """A literal of ids: objects of them, made and sent, would cost more than finding their rows."""
+    return "{" + ",".join([one.hex() for one in ids]) + "}"
 
 
 def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:
@@ -128,21 +140,26 @@ def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:
     )
 
 
-def _item(score: float, row: asyncpg.Record, query: RecallQuery, cutter: excerpts.Cutter) -> RecalledItem:
-    day = temporal.local_day(row["said_at"], query.time_zone)
-    why = [name for name, holds in (("dense", row["dense"] >= LEAST_ALIKE), ("lexical", row["words"] > 0)) if holds]
-    text = cutter.cut(row["text"])
-    speaker = "" if row["layer"] == "fact" else f"{row['speaker'] or row['role']}: "
+def _item(
+    found: candidates.Found, place: int, score: float, query: RecallQuery, cutter: excerpts.Cutter
+) -> RecalledItem:
+    columns = found.columns
+    said_at = EPOCH + timedelta(microseconds=int(columns.said_at[place]))
+    day = temporal.local_day(said_at, query.time_zone)
+    holding = (("dense", found.dense[place] >= LEAST_ALIKE), ("lexical", columns.words[place] > 0))
+    why = tuple(name for name, holds in holding if holds)
+    fact, role, speaker = bool(columns.facts[place]), columns.roles[place], columns.speakers[place]
+    told_by = "" if fact else f"{speaker or role}: "
     return RecalledItem(
-        id=row["id"],
-        layer=row["layer"],
-        text=f"[{day.isoformat()}] {speaker}{text}",
+        id=found.id(place),
+        layer="fact" if fact else "episode",
+        text=f"[{day.isoformat()}] {told_by}{cutter.cut(found.text(place))}",
         score=score,
-        why=tuple(why) or ("neighbour",),
-        said_at=row["said_at"],
-        speaker=row["speaker"],
-        role=row["role"],
-        conversation_id=row["conversation_id"],
-        message_id=row["message_id"] or row["id"],
-        seq=row["seq"],
+        why=why or ("neighbour",),
+        said_at=said_at,
+        speaker=speaker,
+        role=role,
+        conversation_id=found.conversation_id(place),
+        message_id=found.message_id(place),
+        seq=int(columns.seqs[place]),
     )

@@ -14,6 +14,7 @@ import hmac
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -26,11 +27,13 @@ from memory.metrics import UNOPENED
 
 PREFIX: Final = "\x01s1."
 PREFIX_OF_BYTES: Final = b"\x01s1."
+PREFIX_OF_LIVE: Final = b"\x01l1."
 """Marks a sealed text. Text without it was written before sealing was turned on, and stays readable."""
 NONCE = 12
 PLACES: Final = ("messages", "episodes", "facts", "fact_sources", "conversations", "turns", "profiles")
 """Tables that hold sealed text; their position is written into the token, so only append."""
 HEADER = 17
+TAG = 16
 KEY_SECONDS = 60.0
 """How long an opened key is kept in memory: what an erased user's key outlives its row at most."""
 
@@ -59,11 +62,13 @@ class MasterKey:
 class UserKey:
     """Seals and opens one user's text."""
 
-    __slots__ = ("_aead", "user_id")
+    __slots__ = ("_aead", "index", "user_id")
 
-    def __init__(self, user_id: UUID, secret: bytes) -> None:
+    def __init__(self, user_id: UUID, secret: bytes, *, keyed: bool = True) -> None:
         self.user_id = user_id
         self._aead = AESGCM(_derived(secret, b"text"))
+        self.index = _derived(secret, b"index") if keyed else user_id.bytes
+        """Keys the search terms and digests of this user. Not `keyed`: by the id alone, as releases before 0.2 did."""
 
     def seal(self, place: str, row: UUID, text: str) -> str:
         return PREFIX + base64.b64encode(self._seal(place, row, text.encode())).decode("ascii")
@@ -114,10 +119,14 @@ class Asking(Protocol):
 
 
 # A user's first writer makes the key; whoever comes at the same time takes that one.
+# What was indexed before there was a key stays keyed by the user's id until `memory.resealing` has been there.
 MAKE = """
-INSERT INTO user_keys (user_id, wrapped, master) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING
+INSERT INTO user_keys (user_id, wrapped, master, keyed)
+SELECT $1, $2, $3, NOT EXISTS (SELECT FROM episodes WHERE user_id = $1) AND NOT EXISTS (SELECT FROM facts WHERE user_id = $1)
+    AND NOT EXISTS (SELECT FROM tombstones WHERE user_id = $1)
+ON CONFLICT (user_id) DO NOTHING
 """
-READ = "SELECT wrapped, master FROM user_keys WHERE user_id = $1"
+READ = "SELECT wrapped, master, keyed FROM user_keys WHERE user_id = $1"
 
 
 class Vault:
@@ -127,6 +136,7 @@ class Vault:
         """The first master key wraps new keys; the others open those that were wrapped before a rotation."""
         self._masters = {master.name: master for master in masters}
         self._current = masters[0]
+        self.live = LiveKeys(masters)
         self._keep_seconds = keep_seconds
         self._capacity = capacity
         self._kept: OrderedDict[UUID, tuple[float, UserKey]] = OrderedDict()
@@ -148,13 +158,19 @@ class Vault:
             return kept
         row = await connection.fetchrow(READ, user_id)
         if row is not None:
-            key = UserKey(user_id, self._unwrap(user_id, row["wrapped"], row["master"]))
+            key = self._opened(user_id, row)
             self._keep(key)
             return key
         # not kept before its row is known to be committed
         await connection.execute(MAKE, user_id, self._wrap(user_id, os.urandom(32)), self._current.name)
-        row = await connection.fetchrow(READ, user_id)
-        return UserKey(user_id, self._unwrap(user_id, row["wrapped"], row["master"]))
+        return await self.fresh(connection, user_id)
+
+    async def fresh(self, connection: Asking, user_id: UUID) -> UserKey:
+        """The key as this transaction sees it; not kept, since it may be rolled back."""
+        return self._opened(user_id, await connection.fetchrow(READ, user_id))
+
+    def _opened(self, user_id: UUID, row: Any) -> UserKey:
+        return UserKey(user_id, self._unwrap(user_id, row["wrapped"], row["master"]), keyed=row["keyed"])
 
     def _keep(self, key: UserKey) -> None:
         self._kept[key.user_id] = (time.monotonic() + self._keep_seconds, key)
@@ -181,6 +197,47 @@ class Vault:
             raise KeyUnavailableError("A user's key does not open: its row was changed.") from error
 
 
+class LiveKeys:
+    """Seals what is kept for a while outside of PostgreSQL: keys follow from the master key and the owner alone.
+
+    Nothing has to be asked for them, so that a reply's log stays as fast as it is. Erasure does not rest on them: what
+    they seal is deleted, and expires by itself.
+    """
+
+    def __init__(self, masters: Sequence[MasterKey], capacity: int = 20_000) -> None:
+        self._masters = {hashlib.sha256(b"live" + master.secret).digest()[:4]: master for master in masters}
+        self._current = next(iter(self._masters))
+        self._kept: OrderedDict[tuple[bytes, UUID], AESGCM] = OrderedDict()
+        self._capacity = capacity
+
+    def _key(self, master: bytes, owner: UUID) -> AESGCM:
+        kept = self._kept.get((master, owner))
+        if kept is None:
+            kept = AESGCM(_derived(self._masters[master].secret, b"live " + owner.bytes))
+            self._kept[master, owner] = kept
+            if len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+        return kept
+
+    def seal(self, owner: UUID, about: bytes, data: bytes) -> bytes:
+        """`about` says what it is and where it stands: elsewhere it does not open."""
+        nonce = os.urandom(NONCE)
+        sealed_data = self._key(self._current, owner).encrypt(nonce, data, owner.bytes + about)
+        return b"".join((PREFIX_OF_LIVE, self._current, nonce, sealed_data))
+
+    def open(self, owner: UUID, about: bytes, data: bytes) -> bytes:
+        """Raises `ValueError` for what was sealed for somebody or somewhere else, or by another key."""
+        start = len(PREFIX_OF_LIVE)
+        if not data.startswith(PREFIX_OF_LIVE):
+            return data  # written before it was sealed
+        master, nonce = data[start : start + 4], data[start + 4 : start + 4 + NONCE]
+        try:
+            return self._key(master, owner).decrypt(nonce, data[start + 4 + NONCE :], owner.bytes + about)
+        except (InvalidTag, KeyError) as error:
+            UNOPENED.inc()
+            raise ValueError("a sealed value does not open here") from error
+
+
 class KeyRing:
     """The vault as one connection has it: which user's text opens now."""
 
@@ -195,6 +252,19 @@ class KeyRing:
 
     def decode_bytes(self, raw: bytes) -> bytes:
         return raw if self.current is None else self.current.open_bytes(raw)
+
+
+def ring_of(connection: object) -> KeyRing:
+    """What opens the texts that come over this connection inside of an array, and are left closed until they are shown."""
+    ring: KeyRing | None = getattr(connection, "keyring", None)
+    return KeyRing(None) if ring is None else ring
+
+
+def plain_size(text: str) -> int:
+    """How many bytes of words a text has, without opening it."""
+    if not text.startswith(PREFIX):
+        return len(text)
+    return max((len(text) - len(PREFIX)) * 3 // 4 - HEADER - NONCE - TAG, 0)
 
 
 def encode(text: str) -> str:
@@ -220,6 +290,30 @@ async def sealed(connection: Asking, user_id: UUID, place: str, row: UUID, text:
 async def sealed_bytes(connection: Asking, user_id: UUID, place: str, row: UUID, data: bytes) -> bytes:
     key = await _key(connection, user_id)
     return key.seal_bytes(place, row, data) if key is not None and data else data
+
+
+async def sealed_in(
+    connection: Asking, user_id: UUID, place: str, row: UUID, values: dict[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """The values with the texts of these names sealed: for JSON, of which the rest has to be readable in SQL."""
+    texts = {name: values[name] for name in names if isinstance(values.get(name), str)}
+    return {**values, **{name: await sealed(connection, user_id, place, row, text) for name, text in texts.items()}}
+
+
+async def opened_in(connection: Asking, user_id: UUID, values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    texts = {name: values[name] for name in names if isinstance(values.get(name), str)}
+    return {**values, **{name: await opened(connection, user_id, text) for name, text in texts.items()}}
+
+
+def under(index: bytes, user_id: UUID, digest: bytes) -> bytes:
+    """A digest that is keyed by the user's id, keyed by the index key as well: so old ones are brought under it."""
+    return digest if index == user_id.bytes else hashlib.blake2b(digest, key=index, digest_size=len(digest)).digest()
+
+
+async def index_key(connection: Asking, user_id: UUID) -> bytes:
+    """What keys this user's search terms and digests: a secret, or without a vault the user's id."""
+    key = await _key(connection, user_id)
+    return user_id.bytes if key is None else key.index
 
 
 async def opened(connection: Asking, user_id: UUID, text: str) -> str:

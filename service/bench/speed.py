@@ -1,40 +1,29 @@
 """How fast recall is through the store: `python -m service.bench.speed --rows 1000000 --users 1000 --large 100000`.
 
-Fills a database of its own with made-up conversations, asks made-up questions, prints percentiles and the plan. Rows of
-users who are not asked are copied inside the server; those of users who are asked go through the product's own indexing.
-Vectors are random around a few hundred topics, so that an index finds neither noise nor twins.
+Fills a database of its own with made-up conversations (`made_up`), asks made-up questions, prints percentiles, the
+processor time of either side, and the plan. With `--json` the figures alone, for programs.
 """
 
 import argparse
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
 from uuid import UUID, uuid4
 
-import numpy as np
-from uuid_utils.compat import uuid7
+import psutil
 
 from memory import associations, lexical
 from memory.many import index_many
-from memory.ports import Vectors
 from memory.postgres import Connection, Database, PoolConfig
-from memory.retrieval import EpisodeRow, RecallQuery, index_messages, recall
-from memory.statements import RECALL
+from memory.retrieval import RecallQuery, recall
+from memory.statements import READ_ALL, READ_MANY
+from service.bench.made_up import Maker, copy_user, grow, make_user, settle
 from service.bench.scratch import scratch_database
 
-TOPICS, DIMENSIONS, CHUNK = 400, 384, 500
-START = datetime(2024, 1, 1, tzinfo=UTC)
-
-COPY = """
-INSERT INTO episodes (user_id, message_id, conversation_id, seq, role, speaker, route, said_at, text, traits, terms,
-    lexical, embedding, known_words)
-SELECT u.id, gen_random_uuid(), u.id, e.seq, e.role, e.speaker, e.route, e.said_at, e.text, e.traits, e.terms,
-    e.lexical, e.embedding, e.known_words
-FROM episodes e, unnest($2::uuid[]) AS u(id) WHERE e.user_id = $1
-"""
+WARM_UP = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,139 +35,131 @@ class Sizes:
     questions: int
 
 
-class Maker:
-    """Messages of made-up words, commoner ones more often, with vectors that lie around topics."""
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Milliseconds of one recall, transaction included, embedding apart."""
 
-    def __init__(self, seed: int) -> None:
-        self._random = np.random.default_rng(seed)
-        self._words = [word for word in associations.table().words if word.isalpha()]
-        self._topics = self._random.normal(size=(TOPICS, DIMENSIONS))
-        ranks = 1 / np.arange(1, len(self._words) + 1)
-        self._shares = ranks / ranks.sum()
+    what: str
+    questions: int
+    first: float
+    """The middle of each user's first question, whose rows nobody has read for long."""
+    p50: float
+    p95: float
+    best: float
+    python: float
+    """Processor time in this process."""
+    postgresql: float
+    """Processor time in the server."""
 
-    def text(self, words: int) -> str:
-        return " ".join(self._random.choice(self._words, size=words, p=self._shares).tolist())
-
-    def vectors(self, count: int) -> Vectors:
-        near = self._topics[self._random.integers(TOPICS, size=count)]
-        made = near + 0.8 * self._random.normal(size=(count, DIMENSIONS))
-        unit: Vectors = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
-        return unit
-
-    def messages(self, conversation_id: UUID, first: int, count: int) -> list[EpisodeRow]:
-        lengths = self._random.integers(5, 40, size=count)
-        return [
-            EpisodeRow(
-                conversation_id,
-                first + n,
-                uuid7(),
-                "assistant" if n % 2 else "user",
-                "Melanie" if n % 2 else "Caroline",
-                self.text(int(lengths[n])),
-                START + timedelta(minutes=first + n),
-                "general",
-                vector,
-            )
-            for n, vector in enumerate(self.vectors(count))
-        ]
-
-    def question(self, user_id: UUID) -> RecallQuery:
-        return RecallQuery(
-            user_id=user_id,
-            text=f"When did Caroline mention {self.text(6)}?",
-            vector=self.vectors(1)[0],
-            routes=("general",),
-            token_budget=1000,
-            limit=30,
-            now=START + timedelta(days=365),
-            names=("Caroline", "Melanie"),
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: p50 {self.p50:.1f} ms, p95 {self.p95:.1f} ms, best {self.best:.1f} ms over {self.questions}"
+            f" questions (first of a user {self.first:.1f} ms); processor time {self.python:.1f} ms in Python,"
+            f" {self.postgresql:.1f} ms in PostgreSQL"
         )
-
-
-async def make_user(database: Database, maker: Maker, messages: int) -> UUID:
-    user_id = uuid4()
-    async with database.as_user(user_id) as connection:
-        await connection.execute(
-            "INSERT INTO users (user_id, issuer, subject) VALUES ($1, 'bench', $2)", user_id, str(user_id)
-        )
-    conversation_id = uuid7()
-    for first in range(1, messages + 1, CHUNK):
-        rows = maker.messages(conversation_id, first, min(CHUNK, messages + 1 - first))
-        async with database.as_user(user_id) as connection:
-            await index_messages(connection, user_id, rows)
-    return user_id
 
 
 async def fill(database: Database, maker: Maker, sizes: Sizes) -> list[UUID]:
     """Make the users who are asked, and copy one of them until the table has its rows."""
     each = sizes.rows // sizes.users
-    asked = [await make_user(database, maker, each) for _ in range(sizes.asked)]
-    others = [uuid4() for _ in range(sizes.users - sizes.asked)]
-    for start in range(0, len(others), 20):
-        async with database.system() as connection:
-            await connection.execute(COPY, asked[0], others[start : start + 20], timeout=600)
-        _say(f"{(start + sizes.asked) * each:,} rows", end="\r")
-    async with database.system() as connection:
-        await connection.execute("ANALYZE episodes", timeout=600)
-        await connection.execute("ANALYZE term_counts", timeout=600)
+    asked = []
+    for _ in range(min(sizes.asked, sizes.users)):
+        asked.append(await make_user(database))
+        await grow(database, maker, asked[-1], 1, each)
+    await copy_user(database, asked[0], [uuid4() for _ in range(sizes.users - len(asked))], each)
+    await settle(database)
     return asked
 
 
-async def ask(database: Database, maker: Maker, users: Sequence[UUID], questions: int) -> list[float]:
-    """Milliseconds of each recall, transaction included, embedding apart."""
-    taken = []
-    for n in range(questions + 20):
+async def measure(database: Database, maker: Maker, what: str, users: Sequence[UUID], questions: int) -> Figures:
+    associations.table()
+    firsts = [(await _timed(database, maker.question(user)))[0] for user in users]
+    for n in range(WARM_UP):
+        await _timed(database, maker.question(users[n % len(users)]))
+    taken, python, server = [], 0.0, 0.0
+    for n in range(questions):
         query = maker.question(users[n % len(users)])
-        began = time.perf_counter()
-        async with database.as_user(query.user_id) as connection:
-            await recall(connection, query)
-        taken.append((time.perf_counter() - began) * 1000)
-    return sorted(taken[20:])
+        elapsed, own, others = await _timed(database, query)
+        taken.append(elapsed)
+        python, server = python + own, server + others
+    taken.sort()
+    return Figures(
+        what,
+        questions,
+        round(sorted(firsts)[len(firsts) // 2], 2),
+        round(taken[len(taken) // 2], 2),
+        round(taken[int(0.95 * len(taken))], 2),
+        round(taken[0], 2),
+        round(python / questions, 2),
+        round(server / questions, 2),
+    )
 
 
-async def plan(connection: Connection, query: RecallQuery) -> str:
+async def _timed(database: Database, query: RecallQuery) -> tuple[float, float, float]:
+    """Milliseconds that passed, and of processor time here and in the server."""
+    async with database.as_user(query.user_id) as connection:
+        server = psutil.Process(await connection.fetchval("SELECT pg_backend_pid()"))
+    before, own, began = sum(server.cpu_times()[:2]), time.process_time(), time.perf_counter()
+    async with database.as_user(query.user_id) as connection:
+        await recall(connection, query)
+    elapsed, own = time.perf_counter() - began, time.process_time() - own
+    return elapsed * 1000, own * 1000, (sum(server.cpu_times()[:2]) - before) * 1000
+
+
+async def plan(connection: Connection, query: RecallQuery, statement: str) -> str:
     vector = None if query.vector is None else query.vector.tolist()
-    terms = [lexical.term_id(term, query.user_id) for term in lexical.terms(query.text)]
+    terms = [lexical.term_id(term, query.user_id.bytes) for term in lexical.terms(query.text)]
     rows = await connection.fetch(
-        f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS OFF) {RECALL}",
+        f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS OFF) {statement}",
         query.user_id,
         list(query.routes),
         vector,
         terms,
         None,
-        None,
     )
     return "\n".join(row[0] for row in rows)
 
 
-async def report(database: Database, maker: Maker, label: str, users: Sequence[UUID], questions: int) -> None:
-    times = await ask(database, maker, users, questions)
-    async with database.as_user(users[0]) as connection:
-        explained = await plan(connection, maker.question(users[0]))
-    middle, late = times[len(times) // 2], times[int(0.95 * len(times))]
-    _say(f"\n{label}: p50 {middle:.1f} ms, p95 {late:.1f} ms, best {times[0]:.1f} ms over {len(times)} questions")
-    _say(explained)
+async def report(
+    database: Database, maker: Maker, what: str, users: Sequence[UUID], questions: int, *, many: bool, plans: bool
+) -> Figures:
+    figures = await measure(database, maker, what, users, questions)
+    if plans:
+        async with database.as_user(users[0]) as connection:
+            explained = await plan(connection, maker.question(users[0]), READ_MANY if many else READ_ALL)
+        _say(f"\n{figures}\n{explained}")
+    return figures
 
 
-async def measure(dsn: str, sizes: Sizes) -> None:
-    database = Database(PoolConfig(dsn, size=2, overflow=2, command_timeout=600))
-    maker = Maker(7)
+async def run(dsn: str, sizes: Sizes, *, plans: bool) -> list[Figures]:
+    database = Database(PoolConfig(dsn, size=1, overflow=0, command_timeout=600))
+    maker, done = Maker(7), []
     try:
+        began = time.monotonic()
         asked = await fill(database, maker, sizes)
-        label = f"{sizes.rows // sizes.users:,} memories each of {sizes.users:,} users"
-        await report(database, maker, label, asked, sizes.questions)
+        if plans:
+            _say(f"filled {sizes.rows:,} rows of {sizes.users:,} users in {time.monotonic() - began:.0f} s")
+        what = f"{sizes.rows // sizes.users:,} memories each of {sizes.users:,} users"
+        done.append(await report(database, maker, what, asked, sizes.questions, many=False, plans=plans))
         if sizes.large:
-            large = await make_user(database, maker, sizes.large)
             began = time.monotonic()
-            await index_many(database, read_all=sizes.large - 1)
-            _say(f"\nindexed {sizes.large:,} memories of one user in {time.monotonic() - began:.0f} s")
-            await report(database, maker, f"{sizes.large:,} memories of one user", [large], sizes.questions)
+            large = await make_user(database)
+            await grow(database, maker, large, 1, sizes.large)
+            filled, began = time.monotonic() - began, time.monotonic()
+            await index_many(database)
+            await settle(database)
+            if plans:
+                _say(f"\nmade {sizes.large:,} memories of one user in {filled:.0f} s, indexed them in"
+                     f" {time.monotonic() - began:.0f} s")  # fmt: skip
+            what = f"{sizes.large:,} memories of one user"
+            done.append(await report(database, maker, what, [large], sizes.questions, many=True, plans=plans))
     finally:
         await database.close()
+    return done
 
 
-def _say(text: str, end: str = "\n") -> None:
-    sys.stdout.write(text + end)
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -186,12 +167,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m service.bench.speed", description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="messages of all users together")
     parser.add_argument("--users", type=int, default=100)
-    parser.add_argument("--asked", type=int, default=10, help="users who are asked")
+    parser.add_argument("--asked", type=int, default=25, help="users who are asked")
     parser.add_argument("--large", type=int, default=0, help="messages of one more user, who has very many")
     parser.add_argument("--questions", type=int, default=200)
-    sizes = Sizes(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--json", action="store_true", help="figures only, for programs")
+    given = vars(parser.parse_args(arguments))
+    as_json = given.pop("json")
     with scratch_database() as dsn:
-        asyncio.run(measure(dsn, sizes))
+        done = asyncio.run(run(dsn, Sizes(**given), plans=not as_json))
+    if as_json:
+        _say(json.dumps([asdict(figures) for figures in done]))
 
 
 if __name__ == "__main__":

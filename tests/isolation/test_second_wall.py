@@ -10,14 +10,14 @@ import pytest
 from memory.postgres import Database, PoolConfig
 
 # Rows that belong to nobody: numbers without people, and the service's own clockwork.
-SHARED = {"notice_counts", "memory_audits", "schedule", "alembic_version", "backend_spend"}
+SHARED = {"notice_counts", "memory_audits", "schedule", "alembic_version", "backend_spend", "embedding_models"}
 OPERATORS_ONLY = {"api_keys"}
 QUERIES = 500
 
-TABLES = """
+TABLES = r"""
 SELECT c.relname, c.relrowsecurity AND c.relforcerowsecurity AS walled,
     EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped) AS owned,
-    (SELECT array_agg(p.permissive AND p.cmd = 'ALL' AND p.qual LIKE '%user_id = (NULLIF(current_setting(''rapport.user_id''%')
+    (SELECT array_agg(p.permissive AND p.cmd = 'ALL' AND p.qual ~ 'user_id = \(( SELECT \()?NULLIF\(current_setting\(''rapport.user_id''')
         FROM pg_policies p WHERE p.tablename = c.relname) AS policies
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1

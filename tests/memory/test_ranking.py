@@ -1,34 +1,65 @@
 """Each signal alone: with everything else equal, it decides."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from memory import associations, budget, excerpts, ranking, recency
-from memory.ranking import Candidate, Trait
+from memory.ranking import Candidates, Trait
 
 TABLE = associations.table()
-PLAIN = Candidate(
-    id=uuid4(),
-    layer="episode",
-    conversation_id=uuid4(),
-    seq=10,
-    role="assistant",
-    speaker="Melanie",
-    said_at=datetime(2023, 5, 8, tzinfo=UTC),
-    text="Something that was said.",
-    traits=0,
-    known_words=b"",
-    words=0.3,
-    meaning=0.5,
-    words_before=0,
-    words_after=0,
-    meaning_after=0.3,
-    around=1.0,
-)
+
+
+@dataclass(frozen=True)
+class Memory:
+    seq: int = 10
+    role: str = "assistant"
+    speaker: str = "Melanie"
+    said_at: datetime = datetime(2023, 5, 8, tzinfo=UTC)
+    length: int = 24
+    traits: int = 0
+    known_words: bytes = b""
+    words: float = 0.3
+    meaning: float = 0.5
+    words_before: float = 0
+    words_after: float = 0
+    meaning_after: float = 0.3
+    around: float = 1.0
+    fact: bool = False
+
+
+PLAIN = Memory()
+
+
+def columns(memories: Sequence[Memory]) -> Candidates:
+    def numbers(name: str) -> npt.NDArray[np.float32]:
+        return np.array([getattr(memory, name) for memory in memories], np.float32)
+
+    return Candidates(
+        facts=np.array([memory.fact for memory in memories]),
+        conversations=np.ones(len(memories), np.int64),
+        seqs=np.array([memory.seq for memory in memories], np.int64),
+        roles=[memory.role for memory in memories],
+        speakers=[memory.speaker for memory in memories],
+        said_at=np.array([int(memory.said_at.timestamp() * 1e6) for memory in memories], np.int64),
+        lengths=np.array([memory.length for memory in memories], np.int64),
+        traits=np.array([memory.traits for memory in memories], np.int64),
+        known_words=[memory.known_words for memory in memories],
+        words=numbers("words"),
+        meaning=numbers("meaning"),
+        words_before=numbers("words_before"),
+        words_after=numbers("words_after"),
+        meaning_after=numbers("meaning_after"),
+        around=numbers("around"),
+    )
+
+
+def ranked(memories: Sequence[Memory], question: ranking.Question) -> list[Memory]:
+    return [memories[place] for place in ranking.rank(columns(memories), question, TABLE)[0]]
 
 
 def asking(text: str, days: list[tuple[date, date]] | None = None) -> ranking.Question:
@@ -52,21 +83,20 @@ def asking(text: str, days: list[tuple[date, date]] | None = None) -> ranking.Qu
     ],
 )
 def test_a_signal_decides_between_equals(question: str, better: dict[str, object]) -> None:
-    preferred = replace(PLAIN, id=uuid4(), seq=50, **better)  # type: ignore[arg-type]
-    ranked = ranking.rank([PLAIN, preferred], asking(question), TABLE)
-    assert ranked[0][1].id == preferred.id
+    preferred = replace(PLAIN, seq=50, **better)  # type: ignore[arg-type]
+    assert ranked([PLAIN, preferred], asking(question))[0] == preferred
 
 
 def test_a_date_in_the_question_prefers_what_was_said_then() -> None:
-    then = replace(PLAIN, id=uuid4(), seq=50, said_at=datetime(2023, 7, 2, tzinfo=UTC))
+    then = replace(PLAIN, seq=50, said_at=datetime(2023, 7, 2, tzinfo=UTC))
     asked = asking("What happened?", [(date(2023, 7, 1), date(2023, 7, 3))])
-    assert ranking.rank([PLAIN, then], asked, TABLE)[0][1].id == then.id
+    assert ranked([PLAIN, then], asked)[0] == then
 
 
 def test_equals_stand_in_the_order_of_saying_whatever_the_store_gave() -> None:
-    later = replace(PLAIN, id=uuid4(), seq=11)
+    later = replace(PLAIN, seq=11)
     for given in ([PLAIN, later], [later, PLAIN]):
-        assert [found.seq for _, found in ranking.rank(given, asking("x"), TABLE)] == [10, 11]
+        assert [found.seq for found in ranked(given, asking("x"))] == [10, 11]
 
 
 def test_names_are_counted_and_speakers_are_not() -> None:
@@ -79,11 +109,11 @@ def test_associated_words_are_close_and_unknown_ones_harmless() -> None:
     close, far = TABLE.closeness(
         TABLE.numbers("cities"),
         np.ones(1, np.float32),
-        [TABLE.numbers("I was in Chicago"), TABLE.numbers("I like pasta")],
+        [TABLE.numbers("I was in Chicago").tobytes(), TABLE.numbers("I like pasta").tobytes()],
     )
     assert close > far + 0.2
     assert TABLE.numbers("xqzzt").size == 0
-    assert TABLE.closeness(TABLE.numbers(""), np.zeros(0, np.float32), [TABLE.numbers("pasta")]).tolist() == [0]
+    assert TABLE.closeness(TABLE.numbers(""), np.zeros(0, np.float32), [b"\0\0"]).tolist() == [0]
 
 
 def test_a_long_message_is_cut_to_the_sentences_that_answer() -> None:
@@ -107,16 +137,15 @@ def test_a_budget_skips_what_does_not_fit_and_says_nothing_twice() -> None:
 
 def test_what_was_said_later_stands_above_what_it_corrects() -> None:
     words = TABLE.numbers("monthly budget books subscriptions").tobytes()
-    old = replace(PLAIN, id=uuid4(), seq=1, role="user", known_words=words)
+    old = replace(PLAIN, seq=1, role="user", known_words=words)
     kites = TABLE.numbers("kites").tobytes()
-    others = [replace(PLAIN, id=uuid4(), seq=n, role="user", known_words=kites) for n in range(2, 12)]
-    new = replace(PLAIN, id=uuid4(), seq=40, role="user", known_words=words)
-    ranked = [(9.0, old), *((5.0, other) for other in others), (4.0, new)]
-    now = recency.newest_first(ranked, "What is my budget for books?", asking("What is my budget for books?"), TABLE)
-    places = [found.id for _, found in now]
-    assert places[0] == new.id
-    assert places.index(old.id) < recency.HEAD
-    assert len(places) == len(ranked)
-    past = recency.newest_first(ranked, "What was my budget for books?", asking("x"), TABLE)
-    assert past == ranked
-    assert recency.newest_first([], "What?", asking("What?"), TABLE) == []
+    others = [replace(PLAIN, seq=n, role="user", known_words=kites) for n in range(2, 12)]
+    new = replace(PLAIN, seq=40, role="user", known_words=words)
+    found, order = columns([old, *others, new]), list(range(12))
+    text = "What is my budget for books?"
+    now = recency.newest_first(order, found, text, asking(text), TABLE)
+    assert now[0] == 11
+    assert now.index(0) < recency.HEAD
+    assert sorted(now) == order
+    assert recency.newest_first(order, found, "What was my budget for books?", asking("x"), TABLE) == order
+    assert recency.newest_first([], columns([]), "What?", asking("What?"), TABLE) == []
