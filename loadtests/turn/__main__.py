@@ -47,13 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names.append("rapport")
         for name in names:
             model = SINGLE.name if name == "rapport" else SINGLE.model
-            targets.warm(stand, stand.targets[name], model)
+            targets.warm(stand.targets[name], model)
         counts = [int(count) for count in asked.streams.split(",")]
-        runs: list[Run] = []
-        for run in interleaved(
-            stand, names, counts, repeats=asked.repeats, seconds=asked.seconds, turns=asked.turns
-        ):
-            runs.append(run)
+        runs: list[Run] = list(
+            interleaved(stand, names, counts, repeats=asked.repeats, seconds=asked.seconds, turns=asked.turns)
+        )
         parts = floor.measure(stand)
         if len(counts) > 1:
             runs.append(measure(stand, stand.targets["rapport"], LONG, 100, seconds=6, turns=0))

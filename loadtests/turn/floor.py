@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+from loadtests.turn.procs import RELAY_CORE
+from loadtests.turn.targets import Stand
 from memory.embedders import MiniLmEmbedder
 from memory.postgres import Database, PoolConfig
 from memory.retrieval import RecallQuery, recall
@@ -22,8 +24,7 @@ from service.sealing import open_vault
 from service.settings import Settings
 from sessions.config import RedisConfig
 from sessions.link import RedisLink
-from loadtests.turn.procs import RELAY_CORE
-from loadtests.turn.targets import Stand
+from sessions.servers import Call
 
 ROUNDS, WARM = 60, 10
 COMMIT = "UPDATE conversations SET updated_at = clock_timestamp() WHERE user_id = $1 AND id = (SELECT id FROM conversations WHERE user_id = $1 LIMIT 1)"
@@ -57,7 +58,7 @@ async def _measure(stand: Stand) -> dict[str, float]:
             await connection.execute(COMMIT, user_id)
 
     async def round_trip(_: int) -> None:
-        await link.run(lambda client: client.get("floor"))
+        await link.one(Call("floor", ("GET", "floor")))
 
     async def recalled(_: int) -> None:
         async with database.as_user(user_id) as connection:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Self
 
 from loadtests.turn import client
 from loadtests.turn.procs import busy_seconds, cpu_seconds, memory_kb, wait_until_quiet
@@ -137,7 +138,7 @@ class _Peak(threading.Thread):
         while self._pids and not self._over.wait(1.0):
             self.kb = max(self.kb, memory_kb(self._pids))
 
-    def __enter__(self) -> "_Peak":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+CHECKOUT = Path(__file__).parents[2]
 LOAD_CORE, RELAY_CORE = 0, 1
 """The mock, the client and the stores on one core; the relay alone on the other."""
 
@@ -45,6 +46,7 @@ def start(command: Sequence[str], log: Path, core: int | None, environment: Mapp
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
+            cwd=CHECKOUT,
             start_new_session=True,
         )
     if core is not None:
@@ -119,6 +121,6 @@ def all_stopped(processes: list[Process]) -> Iterator[None]:
 
 def _threads(pid: int) -> list[int]:
     try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        return [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return []

@@ -23,13 +23,39 @@ from service.settings import Settings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CHUNK = 250
-WHO = ("my sister Anna", "Tom from work", "our neighbour", "grandmother", "the dog", "my old teacher", "Mia", "the band")
-DID = ("visited", "called about", "talked for hours about", "lost", "finally finished", "dreamt of", "bought", "repaired")
+WHO = (
+    "my sister Anna",
+    "Tom from work",
+    "our neighbour",
+    "grandmother",
+    "the dog",
+    "my old teacher",
+    "Mia",
+    "the band",
+)
+DID = (
+    "visited",
+    "called about",
+    "talked for hours about",
+    "lost",
+    "finally finished",
+    "dreamt of",
+    "bought",
+    "repaired",
+)
 WHAT = (
     *("the garden by the lake", "a red bicycle", "the piano", "a recipe for plum cake", "that trip to Lisbon"),
     *("the new job at the library", "an old camera", "the marathon", "a pottery class", "the winter coat"),
 )
-WHEN = ("yesterday", "last weekend", "in March", "before the wedding", "on Tuesday evening", "two weeks ago", "at night")
+WHEN = (
+    "yesterday",
+    "last weekend",
+    "in March",
+    "before the wedding",
+    "on Tuesday evening",
+    "two weeks ago",
+    "at night",
+)
 THEN = ("It made me happy.", "I was rather tired afterwards.", "You would have laughed.", "Do you remember?", "")
 
 

@@ -73,7 +73,9 @@ class Stand:
     service: dict[str, str] = field(default_factory=dict)
     """The environment of Rapport's own processes."""
 
-    def run(self, name: str, command: list[str], core: int | None, environment: Mapping[str, str] | None = None) -> Process:
+    def run(
+        self, name: str, command: list[str], core: int | None, environment: Mapping[str, str] | None = None
+    ) -> Process:
         process = start(command, self.home / f"{name}.log", core, environment)
         self.stack.callback(process.stop)
         return process
@@ -261,10 +263,10 @@ PEERS: dict[str, Callable[[Stand], None]] = {
 }
 
 
-def warm(stand: Stand, target: Target, model: str) -> None:
+def warm(target: Target, model: str) -> None:
     """A few streams before anything is measured. Raises when they don't come through whole."""
     found = client.run(target.door, model, 5, 8, ["-n", "60", "--timeout", "20"])
-    if found["ok"] != 60:
+    if found["ok"] < 60 or found["fail"]:
         log = target.process.log.read_text()[-2000:] if target.process else ""
         msg = f"{target.name} did not relay: {json.dumps(found)[:600]}\n{log}"
         raise RuntimeError(msg)

@@ -37,7 +37,7 @@ from service.chat.metrics import RUNNING, TAKEOVERS, TURNS_REFUSED
 from service.chat.prompt import Material
 from service.chat.recall import Recaller, Vector
 from service.chat.writer import ReplyWriter, Tools
-from service.compliance.duty import Duty, Notice
+from service.compliance.duty import Duty
 from service.errors import UnavailableError
 from service.jobs import Jobs
 from service.limits import RateLimitedError
@@ -59,6 +59,10 @@ LOGLESS_SECONDS = 1.5
 """How long an instance that can't reach Redis leaves orphaned turns to instances that can."""
 PROMPT_ESTIMATE = 800
 """Tokens that a prompt is taken to have until its backend has counted them."""
+
+
+Told = tuple[dict[str, Any], ...]
+"""What the user must be told before a reply, as its events' data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class ChatEngine:
         vector = self._recaller.embed(message.content)
         found = asyncio.create_task(self._live.load(message.user_id, message.conversation_id))
         try:
-            accepted = await self._accept(new)
+            accepted, notices = await self._accept(new)
         except BaseException:
             vector.cancel()
             found.cancel()
@@ -167,7 +171,8 @@ class ChatEngine:
         if self._writes_here:
             turn = _claimed(new, accepted)
             line = Line(accepted.seq, "user", message.content, message.speaker)
-            self._start(turn, LiveReply(key, [first]), self._gather(turn, line, accepted.parent_id, found, vector))
+            gathering = self._gather(turn, line, accepted.parent_id, found, vector, notices)
+            self._start(turn, LiveReply(key, [first]), gathering)
             return self._reader.events(key, None)
         vector.cancel()
         found.cancel()
@@ -183,7 +188,8 @@ class ChatEngine:
                 return await self.follow(message.user_id, message.conversation_id, latest.turn_id, None, duplicate=True)
         return await self.send(message)
 
-    async def _accept(self, new: NewTurn) -> Accepted:
+    async def _accept(self, new: NewTurn) -> tuple[Accepted, Told | None]:
+        """The message in its place, and what must be told before its reply: one transaction for both."""
         for attempt in (1, 2):
             try:
                 async with self._database.as_user(new.user_id) as connection:
@@ -191,7 +197,12 @@ class ChatEngine:
                     if self._tokens_per_day and not accepted.duplicate:
                         estimate = self._tools.reply_tokens + PROMPT_ESTIMATE + len(new.content) // 4
                         await hold_quota(connection, new.user_id, self._tokens_per_day, estimate)
-                    return accepted
+                    told = None
+                    if self._writes_here and not accepted.duplicate:
+                        told = await self._due(
+                            connection, new.user_id, new.conversation_id, accepted.turn_id, new.content
+                        )
+                    return accepted, told
             except QuotaExceededError as error:
                 raise RateLimitedError(
                     "Your tokens for today are used up. They are new at midnight, UTC.",
@@ -277,31 +288,9 @@ class ChatEngine:
         parent_id: UUID | None,
         found: Awaitable[Any],
         vector: Awaitable[Vector | None],
+        told: Told | None = None,
     ) -> Material:
         """Bring together what the prompt is made of: the live state (rebuilt if it is stale) and the recalled memories."""
-        notices = asyncio.create_task(self._notices(turn, line.content))
-        try:
-            return await self._gather_for_prompt(turn, line, parent_id, found, vector, notices)
-        finally:
-            notices.cancel()
-
-    async def _notices(self, turn: ClaimedTurn, text: str) -> tuple[dict[str, Any], ...]:
-        """What the user must be told; without it no reply begins."""
-
-        async def due(connection: Any) -> list[Notice]:
-            return await self._duty.due_notices(connection, turn.user_id, turn.conversation_id, turn.turn_id, text)
-
-        return tuple(notice.data for notice in await patiently(self._database, turn.user_id, due))
-
-    async def _gather_for_prompt(
-        self,
-        turn: ClaimedTurn,
-        line: Line,
-        parent_id: UUID | None,
-        found: Awaitable[Any],
-        vector: Awaitable[Vector | None],
-        notices: Awaitable[tuple[dict[str, Any], ...]],
-    ) -> Material:
         live = await found
         buffer = live.buffer
         if buffer is None or buffer.head_id != parent_id:
@@ -327,11 +316,23 @@ class ChatEngine:
             recalled.tokens,
             instructions,
             extra,
-            await notices,
+            told if told is not None else await self._due_again(turn, line.content),
             profile=recalled.profile,
             sampling=turn.request.get("sampling", {}),
             begun_chars=turn.request.get("begun_chars", 0),
         )
+
+    async def _due(self, connection: Any, user_id: UUID, conversation_id: UUID, turn_id: UUID, text: str) -> Told:
+        """What the user must be told; without it no reply begins."""
+        due = await self._duty.due_notices(connection, user_id, conversation_id, turn_id, text)
+        return tuple(notice.data for notice in due)
+
+    async def _due_again(self, turn: ClaimedTurn, text: str) -> Told:
+        async def due(connection: Any) -> Told:
+            return await self._due(connection, turn.user_id, turn.conversation_id, turn.turn_id, text)
+
+        found: Told = await patiently(self._database, turn.user_id, due)
+        return found
 
     async def _rebuild(self, turn: ClaimedTurn, parent_id: UUID | None) -> Buffer:
         async with self._database.as_user(turn.user_id) as connection:

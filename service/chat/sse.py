@@ -51,45 +51,61 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  as ASGI calls it
         READERS.inc()
-        pump = asyncio.create_task(self._pump(send), name="event-stream")
+        line = _Line(send)
+        pump = asyncio.create_task(self._pump(line), name="event-stream")
         gone = asyncio.create_task(_disconnected(receive), name="event-stream-reader")
+        stuck = asyncio.create_task(line.watch(), name="event-stream-watch")
+        tasks = (pump, gone, stuck)
         try:
-            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
         finally:
             READERS.dec()
-            for task in (pump, gone):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(pump, gone, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             if self._admission is not None:
                 await asyncio.shield(self._admission.aclose())
 
-    async def _pump(self, send: Send) -> None:
-        await _write(send, {"type": "http.response.start", "status": 200, "headers": self._head})
-        source = aiter(self._source)
+    async def _pump(self, line: "_Line") -> None:
+        await line.write({"type": "http.response.start", "status": 200, "headers": self._head})
+        async for batch in self._source:
+            if body := b"".join(map(self._encode, batch)):
+                await line.write({"type": "http.response.body", "body": body, "more_body": True})
+        await line.write({"type": "http.response.body", "body": self._tail, "more_body": False})
+
+
+class _Line:
+    """One reader's connection. Its pings and its deadline are looked after beside the writing, which they cost nothing:
+    a timer for each batch took as long as the batch itself."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()
+        """When the current write began, or the last one ended."""
+        self._writing = asyncio.Lock()
+
+    async def write(self, message: dict[str, object]) -> None:
+        async with self._writing:
+            self._since = self._clock()
+            await self._send(message)
+            self._since = self._clock()
+
+    async def watch(self) -> None:
+        """Ping a quiet reader; return when one takes nothing any more."""
         while True:
-            upcoming = asyncio.ensure_future(anext(source, None))
-            try:
-                while not upcoming.done():
-                    done, _ = await asyncio.wait({upcoming}, timeout=PING_SECONDS)
-                    if not done:
-                        await _write(send, {"type": "http.response.body", "body": PING, "more_body": True})
-            except BaseException:
-                upcoming.cancel()
-                raise
-            batch = upcoming.result()
-            if batch is None:
-                break
-            body = b"".join(map(self._encode, batch))
-            if body:
-                await _write(send, {"type": "http.response.body", "body": body, "more_body": True})
-        await _write(send, {"type": "http.response.body", "body": self._tail, "more_body": False})
-
-
-async def _write(send: Send, message: dict[str, object]) -> None:
-    async with asyncio.timeout(SEND_SECONDS):
-        await send(message)
+            waited = self._clock() - self._since
+            if not self._writing.locked():
+                if waited >= PING_SECONDS:
+                    await self.write({"type": "http.response.body", "body": PING, "more_body": True})
+                    continue
+                await asyncio.sleep(PING_SECONDS - waited)
+            elif waited >= SEND_SECONDS:
+                return
+            else:
+                await asyncio.sleep(SEND_SECONDS - waited)
 
 
 async def _disconnected(receive: Receive) -> None:

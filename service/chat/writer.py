@@ -81,7 +81,9 @@ class ReplyWriter:
         """It began with another reply's text, which no other beginning may replace if that can be helped."""
         self._joint: Joint | None = None
         self._halted: str | None = None
+        self._retracting: asyncio.Event | None = None
         self._wake = asyncio.Event()
+        self._opening: asyncio.Future[Opened] | None = None
         self._opened: Opened | None = None
         self._finish: tuple[str, Usage | None] = ("stop", None)
         self._reply_id = uuid7()
@@ -123,6 +125,7 @@ class ReplyWriter:
                 log.exception("turn_failed", turn_id=str(self.turn_id))
             await self._fail(translate(error))
         finally:
+            await self._drop_opening()
             self._tools.leases.drop(self)
             if not self._live.ended:
                 self._live.abandon()
@@ -132,6 +135,9 @@ class ReplyWriter:
         if self.epoch == 1 and self._turn.checkpoint:
             await self._book.begin_behind(self._turn.checkpoint)
         material = await self._gather()
+        if not self._book.text:
+            # the model reads the prompt while readers are told what was recalled
+            self._opening = asyncio.ensure_future(self._open_stream(material))
         if not told:
             await self._book.emit(ev.RECALLED, material.recalled_event())
         for notice in material.notices:
@@ -156,6 +162,14 @@ class ReplyWriter:
         await self._commit(material, stopped=stopped)
         if stopped:
             await self._cancel_upstream()
+
+    async def _drop_opening(self) -> None:
+        """Close what was asked for and never read."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError, RapportError, BackendError):
+                await (await opening).deltas.aclose()
 
     def _grade(self, text: str) -> str:
         """How the reply goes on: as if nothing had been, continued behind what was shown, or from its beginning."""
@@ -208,14 +222,16 @@ class ReplyWriter:
             await self._book.restart("restarted")
 
     async def _stream_once(self, material: Material) -> None:
-        self._asked = time.monotonic()
-        opened = self._opened = await self._or_halt(self._open_stream(material))
+        opening, self._opening = self._opening or self._open_stream(material), None
+        opened = self._opened = await self._or_halt(opening)
         reader = asyncio.create_task(self._read(opened), name=f"upstream-{self.turn_id}")
         try:
             while not reader.done() or self._book.shown < len(self._book.text):
                 await self._wake.wait()
                 if not reader.done():
                     self._wake.clear()
+                if self._retracting is not None:
+                    await self._retract(self._retracting)
                 await self._book.show()
                 if self._halted is not None:
                     raise _HaltedError(self._halted)
@@ -227,6 +243,14 @@ class ReplyWriter:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, BackendError):
                 await reader
+
+    async def _retract(self, done: asyncio.Event) -> None:
+        """What was said so far was the model's thinking: readers are told, and nothing of it stays."""
+        self._retracting = None
+        if self._book.shown:
+            await self._book.restart("thinking")
+        self._book.text = ""
+        done.set()
 
     async def _or_halt(self, opening: Awaitable[Opened]) -> Opened:
         """Wait for the backend, which may take its time, without being deaf to a stop."""
@@ -245,6 +269,7 @@ class ReplyWriter:
             task.cancel()
 
     async def _open_stream(self, material: Material) -> Opened:
+        self._asked = time.monotonic()
         resumes = self._can_resume(self._book.text)
         if self._joint is not None:
             self._joint = Joint(self._book.text)
@@ -252,6 +277,7 @@ class ReplyWriter:
         def build(target: Target) -> ChatRequest:
             prefix = "" if resumes else self._book.text
             request = build_request(material, target, prefix=prefix, reply_tokens=self._tools.reply_tokens)
+            request = replace(request, gather=self._tools.flush_seconds)
             if resumes:
                 return replace(request, resume=self._upstream.resume(self._book.text))
             request = replace(request, outlives=True, on_begun=self._begun_upstream)
@@ -301,6 +327,10 @@ class ReplyWriter:
         try:
             async with contextlib.aclosing(opened.deltas) as deltas:
                 async for delta in deltas:
+                    if delta.retract:
+                        self._retracting = done = asyncio.Event()
+                        self._wake.set()
+                        await done.wait()  # the log has one writer, and that is not this task
                     if delta.text:
                         if not self._book.text:
                             self._observe_first_token()

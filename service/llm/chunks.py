@@ -30,10 +30,12 @@ _BROKEN = frozenset({"abort", "error", "failed", "cancelled", "modelUnloaded", "
 class ReplyAssembler:
     """Follows one reply through its chunks; keeps its text, reasoning, finish reason and usage apart."""
 
-    def __init__(self, backend: str, *, prefix: str = "", opens_thinking: bool = False, guarded: bool = True) -> None:
+    def __init__(self, backend: str, *, prefix: str = "", opens_thinking: bool | None = False, guarded: bool = True) -> None:
         self._backend = backend
-        self._thoughts = ThoughtSplitter(thinking=opens_thinking)
+        self._thoughts = ThoughtSplitter(thinking=opens_thinking, begun=bool(prefix))
         self._guard = PrefixGuard(prefix if guarded else "")
+        self._let_out = False
+        """Some of the text has gone to the reader."""
         self.begun = False
         """A token of any sort has come."""
         self.spoke = bool(prefix)
@@ -81,13 +83,22 @@ class ReplyAssembler:
         return delta
 
     @property
+    def goes_on(self) -> bool:
+        """Visible text has come, and more may follow."""
+        return self.spoke and self.finish_reason is None and self.failure is None
+
+    @property
     def opens_thinking(self) -> bool:
         """The reply began inside a thought that nobody had opened."""
         return self._thoughts.unopened
 
+    @property
+    def thought_ended(self) -> bool:
+        return self._thoughts.closed
+
     def rest(self) -> Delta | None:
         """Return what was held back until the reply's end was known."""
-        said, thought = self._thoughts.close()
+        said, thought = self._thoughts.close(finished=self.finish_reason == "stop")
         said = self._guard.feed(said) + self._guard.close() if said else self._guard.close()
         if not said and not thought:
             return None
@@ -109,9 +120,13 @@ class ReplyAssembler:
             self.usage = _usage(usage) or self.usage
 
     def _delta(self, content: str, reasoning: str) -> Delta | None:
+        retract = False
+        if reasoning:  # the server keeps thoughts apart: what was kept back for fear of one is none
+            content = self._thoughts.settle() + content
         if content:
             self.begun = True
             content, thought = self._thoughts.feed(content)
+            retract, self._thoughts.took_back = self._thoughts.took_back and self._let_out, False
             if thought:
                 self.reasoned = "tags"
                 reasoning += thought
@@ -120,11 +135,14 @@ class ReplyAssembler:
         if reasoning:
             self.begun = True
             self.reasoned = self.reasoned or "field"
-        if not content and not reasoning:
+        if not content and not reasoning and not retract:
             return None
+        if retract:
+            self.spoke = False
+        self._let_out = bool(content) or (self._let_out and not retract)
         if content and not self.spoke:
             self.spoke = not content.isspace()
-        return Delta(text=content, reasoning=reasoning)
+        return Delta(text=content, reasoning=reasoning, retract=retract)
 
     def _choice(self, choice: Any, content: list[str], reasoning: list[str]) -> None:
         delta = choice.get("delta") or choice.get("message")

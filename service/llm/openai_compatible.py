@@ -23,8 +23,9 @@ from service.llm.errors import (
 from service.llm.failures import complaint_in, from_response
 from service.llm.models import chat_model_of, listed_models, loaded_models
 from service.llm.ports import ChatRequest, Delta
+from service.llm.reasoning import may_open_thinking
 from service.llm.sse import EventStreamParser, EventStreamTooLongError
-from service.llm.transport import Watchdog, drain, open_session, read_capped, reason_of
+from service.llm.transport import Watchdog, drain, held, open_session, read_capped, reason_of
 from service.llm.wire import body_for
 
 LESSONS = 6
@@ -76,7 +77,8 @@ class OpenAICompatibleBackend:
         loop = asyncio.get_running_loop()
         started = loop.time()
         async with self._asked(request, model) as response:
-            opens_thinking = self.dialect(model).opens_thinking and not request.prefix
+            known = self.dialect(model).opens_thinking
+            opens_thinking = False if request.prefix else (known if known is not None else _suspicion(model))
             assembler = ReplyAssembler(
                 self.name,
                 prefix=request.prefix,
@@ -86,7 +88,7 @@ class OpenAICompatibleBackend:
             with Watchdog(response, started + timeouts.first_token) as watchdog:
                 try:
                     async with aclosing(
-                        self._deltas(response, assembler, watchdog, started + timeouts.total)
+                        self._deltas(response, assembler, watchdog, started + timeouts.total, request.gather)
                     ) as deltas:
                         async for delta in deltas:
                             yield delta
@@ -96,8 +98,10 @@ class OpenAICompatibleBackend:
                 yield rest
             if assembler.reasoned:
                 self.reasoning[model] = assembler.reasoned
-            if assembler.opens_thinking or (opens_thinking and not assembler.spoke):
-                self.use_dialect(model, replace(self.dialect(model), opens_thinking=assembler.opens_thinking))
+            if not request.prefix and assembler.spoke:
+                found = assembler.opens_thinking or bool(opens_thinking and assembler.thought_ended)
+                if found != known:
+                    self.use_dialect(model, replace(self.dialect(model), opens_thinking=found))
             if not assembler.spoke:
                 why = assembler.finish_reason or "no finish reason"
                 raise EmptyReplyError(
@@ -137,7 +141,12 @@ class OpenAICompatibleBackend:
             await self._session.close()
 
     async def _deltas(
-        self, response: aiohttp.ClientResponse, assembler: ReplyAssembler, watchdog: Watchdog, end: float
+        self,
+        response: aiohttp.ClientResponse,
+        assembler: ReplyAssembler,
+        watchdog: Watchdog,
+        end: float,
+        gather: float,
     ) -> AsyncGenerator[Delta]:
         """Yield one Delta for each read that brought text, until the reply is over."""
         loop = asyncio.get_running_loop()
@@ -158,6 +167,7 @@ class OpenAICompatibleBackend:
             if delta is not None:
                 watchdog.move(min(loop.time() + between, end))
                 yield delta
+                await _let_gather(response, assembler, gather)
             if assembler.failure is not None:
                 raise assembler.failure
             if not chunk:
@@ -277,6 +287,17 @@ class OpenAICompatibleBackend:
                 f"hung up before the first token: {error.__class__.__name__}", backend=self.name
             )
         return BackendInterruptedError(f"the stream broke: {error}", backend=self.name)
+
+
+async def _let_gather(response: aiohttp.ClientResponse, assembler: ReplyAssembler, seconds: float) -> None:
+    if seconds and assembler.goes_on:
+        with held(response):
+            await asyncio.sleep(seconds)
+
+
+def _suspicion(model: str) -> bool | None:
+    """None, to wait and see, for models whose name says that they may begin inside a thought."""
+    return None if may_open_thinking(model) else False
 
 
 def _lesson(dialect: Dialect, answer: bytes, body: dict[str, Any]) -> Dialect | None:

@@ -64,6 +64,8 @@ class ChatRequest:
     on_begun: Callable[[str, str], Awaitable[None]] | None = None
     """Called with the backend's name and the reply's id there."""
     resume: Resume | None = None
+    gather: float = 0.0
+    """Seconds for which what follows the first words may gather before it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Delta:
     finish_reason: str | None = None
     usage: Usage | None = None
     position: Position | None = None
+    retract: bool = False
+    """All text of this stream before this delta was the model's thinking: take it back."""
 
 
 class ChatBackend(Protocol):

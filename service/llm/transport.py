@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace, TracebackType
 from typing import Self
 
@@ -70,6 +72,26 @@ class Watchdog:
             return
         self.expired = True
         self._response.close()
+
+
+@contextmanager
+def held(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Leave what arrives to the kernel while the block runs; one read then brings it all.
+
+    At 50 tokens a second each token is a segment of its own, and waking for each costs more than all that is done with
+    it (docs/performance.md).
+    """
+    connection = response.connection
+    transport = connection.transport if connection is not None else None
+    if transport is None or transport.is_closing():
+        yield
+        return
+    transport.pause_reading()
+    try:
+        yield
+    finally:
+        if not transport.is_closing():
+            transport.resume_reading()
 
 
 async def read_capped(response: aiohttp.ClientResponse, *, cap: int = 1 << 22, patience: float = 30.0) -> bytes:
