@@ -44,13 +44,13 @@ class Decision:
 
 
 async def prepare(
-    embedder: Embedder, user_id: UUID, conversation_id: UUID, route: str, companion: str, supported: Sequence[Supported]
+    embedder: Embedder, index: bytes, conversation_id: UUID, route: str, companion: str, supported: Sequence[Supported]
 ) -> list[NewFact]:
-    """Give supported claims their slot, key and vector; a claim made twice in one answer counts once."""
+    """Give supported claims their slot, their key by `vault.index_key`, and vector; a claim made twice in one answer counts once."""
     chosen: dict[bytes, NewFact] = {}
     ordinals: Counter[int] = Counter()
     for claim in supported:
-        key = store.key_of(user_id, claim.kind, claim.text)
+        key = store.key_of(index, claim.kind, claim.text)
         if key in chosen:
             continue
         slot = slots.slot_of(claim.kind, claim.text)
@@ -58,7 +58,7 @@ async def prepare(
             id=uuid7(),
             kind=claim.kind,
             topic=slots.topic_of(claim.text),
-            slot=slots.stored(slot, user_id),
+            slot=slots.stored(slot, index),
             value=slot.value if slot else "",
             text=claim.text,
             quote=claim.quote,

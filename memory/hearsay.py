@@ -11,6 +11,8 @@ from datetime import datetime
 from hashlib import blake2b
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from memory import consolidation, facts, slots, tombstones
 from memory.curation import NIL, ensure_user, rebuild_profiles
 from memory.extraction import Said
@@ -20,7 +22,7 @@ from memory.ports import Vectors
 from memory.postgres import Connection
 from memory.refusals import refusal
 from memory.transcript import Owner
-from memory.vault import sealed
+from memory.vault import index_key, sealed, under
 
 TEXT_CHARS = 500
 
@@ -55,7 +57,8 @@ async def take_over(
     await ensure_user(connection, owner)
     await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
     texts = [" ".join(one.text.split()) for one in told]
-    origins = [_origin(user_id, one) for one in told]
+    index = await index_key(connection, user_id)
+    origins = [_origin(index, user_id, one) for one in told]
     gone = await tombstones.untold(
         connection,
         user_id,
@@ -67,22 +70,22 @@ async def take_over(
     hearsay = await _hearsay(connection, user_id)
     done: Counter[str] = Counter()
     for number, one in sorted(enumerate(told), key=lambda pair: (pair[1].at, pair[0])):
-        new = _new(user_id, one, origins[number], texts[number], route, None if vectors is None else vectors[number])
+        new = _new(index, one, texts[number], route, None if vectors is None else vectors[number])
         if number in gone:
             done["forgotten"] += 1
             continue
-        before = here.setdefault(origins[number], set())
-        if new.id in before:
+        before = here.setdefault(origins[number], {})
+        if new.key in before:
             done["known"] += 1
             continue
-        earlier = [fact for fact in known if fact.id in before]
+        earlier = [fact for fact in known if fact.id in before.values()]
         action, others = ("supersede", earlier) if earlier else _decided(new, known, hearsay)
         done[action if action in {"known", "history"} else "added"] += 1
         if action == "known":
             continue
         newer = others[0].id if action == "history" else None
         await _write(connection, user_id, new, origins[number], newer)
-        before.add(new.id)
+        before[new.key] = new.id
         if action == "history":
             continue
         hearsay.add(new.id)
@@ -109,20 +112,21 @@ def _decided(new: NewFact, known: Sequence[KnownFact], hearsay: set[UUID]) -> tu
     return "add", ()
 
 
-def _origin(user_id: UUID, told: Told) -> str:
+def _origin(index: bytes, user_id: UUID, told: Told) -> str:
     """As it is stored: an id elsewhere may hold words (a line of a block has no other id)."""
-    return f"{told.program}:{blake2b(told.source_id.encode(), key=user_id.bytes, digest_size=16).hexdigest()}"
+    digest = blake2b(told.source_id.encode(), key=user_id.bytes, digest_size=16).digest()
+    return f"{told.program}:{under(index, user_id, digest).hex()}"
 
 
-def _new(user_id: UUID, told: Told, origin: str, text: str, route: str, vector: Vectors | None) -> NewFact:
+def _new(index: bytes, told: Told, text: str, route: str, vector: Vectors | None) -> NewFact:
     slot = slots.slot_of(told.kind, text)
-    key = facts.key_of(user_id, told.kind, text)
-    fact_id = UUID(bytes=blake2b(origin.encode() + b"\0" + key, key=user_id.bytes, digest_size=16).digest())
+    key = facts.key_of(index, told.kind, text)
+    fact_id = uuid7()
     return NewFact(
         id=fact_id,
         kind=told.kind,
         topic=slots.topic_of(text),
-        slot=slots.stored(slot, user_id),
+        slot=slots.stored(slot, index),
         value=slot.value if slot else "",
         text=text,
         quote="",
@@ -141,11 +145,10 @@ def _new(user_id: UUID, told: Told, origin: str, text: str, route: str, vector: 
 
 ADD = """
 INSERT INTO facts (user_id, id, kind, topic, slot, key, text, quote, conversation_id, message_id, source_seq, ordinal,
-    extractor, route, said_at, valid_from, valid_to, superseded_by, status, origin, lexical, embedding)
+    extractor, route, said_at, valid_from, valid_to, superseded_by, status, origin, lexical, embedding, embedding_b)
 VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $2, $9, 0, $10, $11, $12, $12,
     CASE WHEN $13::uuid IS NOT NULL THEN $12::timestamptz END, $13,
-    CASE WHEN $13::uuid IS NULL THEN 'active' ELSE 'superseded' END, $14, $15::text::sparsevec, $16::text::halfvec)
-ON CONFLICT (user_id, id) DO NOTHING
+    CASE WHEN $13::uuid IS NULL THEN 'active' ELSE 'superseded' END, $14, $15::text::sparsevec, vector_for($16, 1), vector_for($16, 2))
 """
 
 
@@ -166,19 +169,19 @@ async def _write(connection: Connection, user_id: UUID, new: NewFact, origin: st
         new.source.said_at,
         newer,
         origin,
-        sparse(term_weights(user_id, new.text)),
+        sparse(term_weights(await index_key(connection, user_id), new.text)),
         None if new.vector is None else dense(new.vector),
     )
 
 
-async def _here(connection: Connection, user_id: UUID, origins: Sequence[str]) -> dict[str, set[UUID]]:
-    """What came from these origins before, whatever became of it."""
+async def _here(connection: Connection, user_id: UUID, origins: Sequence[str]) -> dict[str, dict[bytes, UUID]]:
+    """What came from these origins before, by what it says, whatever became of it."""
     rows = await connection.fetch(
-        "SELECT origin, id FROM facts WHERE user_id = $1 AND origin = ANY ($2::text[])", user_id, list(origins)
+        "SELECT origin, key, id FROM facts WHERE user_id = $1 AND origin = ANY ($2::text[])", user_id, list(origins)
     )
-    found: dict[str, set[UUID]] = {}
+    found: dict[str, dict[bytes, UUID]] = {}
     for row in rows:
-        found.setdefault(row["origin"], set()).add(row["id"])
+        found.setdefault(row["origin"], {})[row["key"]] = row["id"]
     return found
 
 

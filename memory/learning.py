@@ -27,6 +27,7 @@ from memory.lessons import Lesson
 from memory.metrics import EPISODES, EXTRACTED, FACTS, LEARNING, REFUSED
 from memory.ports import Embedder, Reasoner, Vectors
 from memory.postgres import Database
+from memory.vault import index_key
 
 Status = Literal["learnt", "caught_up", "busy", "gone", "lost", "failed", "quarantined", "postponed"]
 
@@ -168,6 +169,7 @@ async def _attempt(
     size = max(1, config.batch >> max(0, lesson.attempts - 1))
     async with database.as_user(lesson.user_id) as connection:
         rows = await connection.fetch(MESSAGES, lesson.user_id, lesson.conversation_id, lesson.watermark, size)
+        index = await index_key(connection, lesson.user_id)
     if not rows:  # deleted since
         return Learnt("gone")
     rows = rows[: _fitting([len(row["content"]) for row in rows], config.characters)]
@@ -180,7 +182,7 @@ async def _attempt(
     asked = await extraction.extract(reasoner, said) if said else extraction.NOTHING
     supported, refused = judge_claims(asked, said, lesson.time_zone, lesson.companion)
     facts = await consolidation.prepare(
-        embedder, lesson.user_id, lesson.conversation_id, lesson.route, lesson.companion, supported
+        embedder, index, lesson.conversation_id, lesson.route, lesson.companion, supported
     )
     verdicts = await _verdicts(database, reasoner, lesson, facts) if config.judge else {}
     async with database.as_user(lesson.user_id) as connection:

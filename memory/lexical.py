@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
-from uuid import UUID
 
 import snowballstemmer
 
@@ -71,9 +70,10 @@ def terms(text: str, language: str = "en") -> Counter[str]:
     return counted
 
 
-def term_id(term: str, user_id: UUID) -> int:
-    """A term's id within one user's memories: the same word of two users has nothing in common."""
-    digest = hashlib.blake2b(term.encode(), key=user_id.bytes, digest_size=8).digest()
+def term_id(term: str, key: bytes) -> int:
+    """A term's id within one user's memories, by the user's key (`vault.index_key`): the same word of two users has
+    nothing in common, and who has the table alone can't test words."""
+    digest = hashlib.blake2b(term.encode(), key=key, digest_size=8).digest()
     return int.from_bytes(digest) % TERM_SPACE + 1
 
 

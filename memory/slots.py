@@ -8,7 +8,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import Protocol
-from uuid import UUID
 
 from memory import words
 
@@ -102,12 +101,12 @@ def slot_of(kind: str, text: str) -> Slot | None:
     return None
 
 
-def stored(slot: Slot | None, user_id: UUID) -> str:
+def stored(slot: Slot | None, index: bytes) -> str:
     """The slot's name as a table holds it: what it is about, beyond its sort, only as a keyed digest."""
     if slot is None:
         return ""
     sort, colon, detail = slot.name.partition(":")
-    return f"{sort}:{hashlib.blake2b(detail.encode(), key=user_id.bytes, digest_size=8).hexdigest()}" if colon else sort
+    return f"{sort}:{hashlib.blake2b(detail.encode(), key=index, digest_size=8).hexdigest()}" if colon else sort
 
 
 def value_of(kind: str, text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from memory.postgres import Connection
+from memory.vault import index_key, under
 
 
 class Spoken(Protocol):
@@ -62,20 +63,24 @@ def _digest(user_id: UUID, what: bytes, *parts: str) -> bytes:
 
 async def bury(connection: Connection, user_id: UUID, digests: Iterable[bytes]) -> int:
     """Lay tombstones; gives how many are new."""
+    key = await index_key(connection, user_id)
     done = await connection.fetch(
         """INSERT INTO tombstones (user_id, digest) SELECT $1, unnest($2::bytea[])
         ON CONFLICT (user_id, digest) DO NOTHING RETURNING 1""",
         user_id,
-        list(set(digests)),
+        list({under(key, user_id, digest) for digest in digests}),
     )
     return len(done)
 
 
 async def _buried(connection: Connection, user_id: UUID, digests: Sequence[bytes]) -> set[bytes]:
+    key = await index_key(connection, user_id)
+    # a process that still held the key as it was may have laid them by the user's id (memory.resealing)
+    kept = {stored: digest for digest in digests for stored in (digest, under(key, user_id, digest))}
     rows = await connection.fetch(
-        "SELECT digest FROM tombstones WHERE user_id = $1 AND digest = ANY ($2::bytea[])", user_id, list(digests)
+        "SELECT digest FROM tombstones WHERE user_id = $1 AND digest = ANY ($2::bytea[])", user_id, list(kept)
     )
-    return {row["digest"] for row in rows}
+    return {kept[row["digest"]] for row in rows}
 
 
 async def remembered(connection: Connection, user_id: UUID, messages: Sequence[S]) -> list[S]:

@@ -114,7 +114,7 @@ async def create_conversation(
         await sealed(connection, owner.user_id, "conversations", conversation_id, title),
         route,
         companion_name,
-        persona,
+        await sealed(connection, owner.user_id, "conversations", conversation_id, persona),
         time_zone,
         source,
     )
@@ -167,7 +167,7 @@ async def update_conversation(
         conversation_id,
         None if title is None else await sealed(connection, user_id, "conversations", conversation_id, title),
         companion_name,
-        persona,
+        None if persona is None else await sealed(connection, user_id, "conversations", conversation_id, persona),
     )
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")

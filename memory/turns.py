@@ -22,9 +22,12 @@ from memory.errors import (
 )
 from memory.gates import GATED, Gate
 from memory.postgres import Connection
-from memory.vault import opened, sealed
+from memory.vault import opened, opened_in, sealed, sealed_in
 
 TurnState = Literal["running", "completed", "stopped", "failed"]
+
+TEXTS_OF_REQUEST = ("instructions",)
+"""Of a turn's options those that hold words; the rest is names and numbers."""
 
 
 TITLE = 60
@@ -177,7 +180,7 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         turn.answers or turn.message_id,
         lease_seconds,
         turn.leased,
-        turn.request,
+        await sealed_in(connection, turn.user_id, "turns", turn.turn_id, turn.request, TEXTS_OF_REQUEST),
         gate.least_ages,
     )
     own: list[object]
@@ -269,7 +272,14 @@ async def claim(
     """
     rows = await connection.fetch(CLAIM, lease_seconds, limit, turn_id, list(own), grace)
     claimed = [ClaimedTurn(*row) for row in rows]
-    return [replace(turn, checkpoint=await opened(connection, turn.user_id, turn.checkpoint)) for turn in claimed]
+    return [
+        replace(
+            turn,
+            checkpoint=await opened(connection, turn.user_id, turn.checkpoint),
+            request=await opened_in(connection, turn.user_id, turn.request, TEXTS_OF_REQUEST),
+        )
+        for turn in claimed
+    ]
 
 
 RENEW = """

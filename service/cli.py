@@ -204,6 +204,14 @@ def upgrade(revision: str = "head") -> None:
     print("The database is up to date.")
 
 
+@memory.command("reseal")
+def reseal() -> None:
+    """Bring search terms and texts of before under the users' keys; safe to repeat, and beside a running service."""
+    from service.worker.resealing import main as run
+
+    raise typer.Exit(_guarded(lambda: asyncio.run(run(configured()))))
+
+
 @memory.command("audit")
 def audit(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
     """Count what should not be among the facts, and print the junk rate."""

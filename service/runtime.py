@@ -13,6 +13,7 @@ import structlog
 from memory.errors import StoreUnavailableError
 from memory.ports import Embedder, Reasoner
 from memory.postgres import Database, PoolConfig
+from memory.vault import Vault
 from service.auth.authenticator import Authenticator
 from service.chat.engine import ChatEngine
 from service.chat.leases import LeaseKeeper
@@ -73,7 +74,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             settings, PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow)
         )
         stack.push_async_callback(database.close)
-        link, live, replies = _open_live(settings, stack)
+        link, live, replies = _open_live(settings, stack, database.vault)
         embedder = _closing(stack, open_embedder(settings.embeddings, settings.backends))
         policies = load_policies(settings.routes_file)
         backends = _closing(
@@ -155,12 +156,15 @@ def _closing(stack: AsyncExitStack, thing: Thing) -> Thing:
     return thing
 
 
-def _open_live(settings: Settings, stack: AsyncExitStack) -> tuple[RedisLink | None, LiveState, ReplyLog]:
-    """The live state and the reply logs: in Redis, or in this process when it is the only one."""
+def _open_live(
+    settings: Settings, stack: AsyncExitStack, vault: Vault | None
+) -> tuple[RedisLink | None, LiveState, ReplyLog]:
+    """The live state and the reply logs: in Redis, sealed as texts are, or in this process when it is the only one."""
     if not settings.redis_enabled:
         return None, LocalLiveState(), LocalReplyLog()
     link = _closing(stack, RedisLink(RedisConfig(settings.redis_url.get_secret_value())))
-    return link, RedisLiveState(link), RedisReplyLog(link)
+    cipher = None if vault is None else vault.live
+    return link, RedisLiveState(link, cipher), RedisReplyLog(link, cipher)
 
 
 def _resumable(link: RedisLink | None, conversation_id: UUID | None = None) -> bool:

@@ -10,6 +10,7 @@ import structlog
 
 from memory.postgres import Database, PoolConfig
 from memory.replicas import ReplicatedDatabase
+from memory.resealing import keyed_by_id
 from memory.vault import MasterKey, Vault
 from service.settings import Settings
 from service.startup import StartError
@@ -83,7 +84,10 @@ async def check_vault(settings: Settings, database: Database) -> None:
     """Raises `StartError` when texts are sealed under a master key that isn't here."""
     async with database.system() as connection:
         used = {row["master"] for row in await connection.fetch("SELECT DISTINCT master FROM user_keys")}
+        by_id = await keyed_by_id(connection)
     vault = database.vault
+    if by_id:
+        log.warning("search_terms_keyed_by_id", users=by_id, mend="rapport memory reseal")
     missing = used - (set() if vault is None else vault.names)
     if missing:
         log.error("master_key_missing", keys=sorted(missing))

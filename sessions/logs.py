@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from importlib.resources import files
 from uuid import UUID
 
+from sessions.cipher import Cipher, Plain
 from sessions.errors import LiveStateUnavailableError, OwnerMismatchError
 from sessions.keys import REPLY_TTL_MS, reply_key
 from sessions.link import RedisLink
@@ -26,8 +27,9 @@ class RedisReplyLog:
 
     durable = True
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink, cipher: Cipher | None = None) -> None:
         self._link = link
+        self._cipher = cipher or Plain()
         self._script = Script(SCRIPT)
         self._waiting: dict[Hashable, list[Pending]] = {}
         self._flushing: dict[Hashable, asyncio.Task[None]] = {}
@@ -35,7 +37,8 @@ class RedisReplyLog:
     async def append(self, log: Log, expected: str, events: Sequence[Event]) -> Appended:
         arguments: list[str | bytes] = [expected, str(events[0].id.epoch), str(REPLY_TTL_MS), log.owner.bytes]
         for event in events:
-            arguments += (str(event.id), event.type, event.data)
+            event_id = str(event.id)
+            arguments += (event_id, event.type, self._cipher.seal(log.owner, _about(log, event_id), event.data))
         done: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         key = reply_key(log.conversation_id, log.turn_id)
         shard = self._link.shard(key)
@@ -60,7 +63,7 @@ class RedisReplyLog:
             del self._flushing[shard]
 
     async def read(self, log: Log, after: EventId | None = None) -> list[Event]:
-        return [_event(log, entry_id, fields) for entry_id, fields in await self._link.one(_range(log, after))]
+        return [self._event(log, entry_id, fields) for entry_id, fields in await self._link.one(_range(log, after))]
 
     async def read_many(self, wanted: Sequence[tuple[Log, EventId | None]]) -> list[list[Event] | Exception]:
         """Read on in several logs with one round trip; each answer is a log's events or what went wrong with it."""
@@ -71,10 +74,24 @@ class RedisReplyLog:
                 answers.append(rows)
                 continue
             try:
-                answers.append([_event(log, entry_id, fields) for entry_id, fields in rows])
+                answers.append([self._event(log, entry_id, fields) for entry_id, fields in rows])
             except (OwnerMismatchError, LiveStateUnavailableError) as error:
                 answers.append(error)
         return answers
+
+    def _event(self, log: Log, entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
+        if fields[b"o"] != log.owner.bytes:
+            OWNER_MISMATCHES.inc()
+            raise OwnerMismatchError("A reply's log belongs to another user.")
+        text = entry_id.decode()
+        event_id = EventId.parse(text)
+        if event_id is None:
+            raise LiveStateUnavailableError("A reply's log holds an id of another kind.")
+        try:
+            data = self._cipher.open(log.owner, _about(log, text), fields[b"d"])
+        except ValueError as error:
+            raise LiveStateUnavailableError("A reply's log is sealed under another key.") from error
+        return Event(event_id, fields[b"t"].decode(), data)
 
     def shard(self, log: Log) -> Hashable:
         return self._link.shard(reply_key(log.conversation_id, log.turn_id))
@@ -89,14 +106,8 @@ def _range(log: Log, after: EventId | None) -> Call:
     return Call(key, ("XRANGE", key, f"({after}" if after else "-", "+"))
 
 
-def _event(log: Log, entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
-    if fields[b"o"] != log.owner.bytes:
-        OWNER_MISMATCHES.inc()
-        raise OwnerMismatchError("A reply's log belongs to another user.")
-    event_id = EventId.parse(entry_id.decode())
-    if event_id is None:
-        raise LiveStateUnavailableError("A reply's log holds an id of another kind.")
-    return Event(event_id, fields[b"t"].decode(), fields[b"d"])
+def _about(log: Log, event_id: str) -> bytes:
+    return log.turn_id.bytes + event_id.encode()
 
 
 class LocalReplyLog:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from sessions.cipher import Cipher, Plain
 from sessions.errors import LiveStateUnavailableError, OwnerMismatchError
 from sessions.keys import SESSION_TTL_MS, buffer_key, session_key
 from sessions.link import RedisLink
@@ -53,13 +54,21 @@ def _decode(owner: UUID, conversation_id: UUID, session: bytes | None, buffer: b
 
 
 class RedisLiveState:
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink, cipher: Cipher | None = None) -> None:
         self._link = link
+        self._cipher = cipher or Plain()
+
+    def _opened(self, owner: UUID, key: str, value: bytes | None) -> bytes | None:
+        return value and self._cipher.open(owner, key.encode(), value)
+
+    def _sealed(self, owner: UUID, key: str, value: bytes) -> tuple[str, bytes]:
+        return key, self._cipher.seal(owner, key.encode(), value)
 
     async def load(self, owner: UUID, conversation_id: UUID) -> Live:
         try:
             keys = (session_key(conversation_id), buffer_key(conversation_id))
-            session, buffer = await self._link.one(Call(keys[0], ("MGET", *keys)))
+            values = await self._link.one(Call(keys[0], ("MGET", *keys)))
+            session, buffer = (self._opened(owner, key, value) for key, value in zip(keys, values, strict=True))
             return _decode(owner, conversation_id, session, buffer)
         except (LiveStateUnavailableError, OwnerMismatchError, ValueError, KeyError):
             LIVE_STATE.labels("unavailable").inc()
@@ -68,9 +77,9 @@ class RedisLiveState:
     async def save(self, session: Session | None, buffer: Buffer | None) -> None:
         kept: list[tuple[str, bytes]] = []
         if session is not None:
-            kept.append((session_key(session.conversation_id), session.encode()))
+            kept.append(self._sealed(session.owner, session_key(session.conversation_id), session.encode()))
         if buffer is not None:
-            kept.append((buffer_key(buffer.conversation_id), buffer.encode()))
+            kept.append(self._sealed(buffer.owner, buffer_key(buffer.conversation_id), buffer.encode()))
         await self._link.ask([Call(key, ("SET", key, value, "PX", SESSION_TTL_MS)) for key, value in kept])
 
     async def forget(self, conversation_id: UUID) -> bool:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from memory.vault import LiveKeys, MasterKey
 from sessions.config import RedisConfig
 from sessions.keys import buffer_key, session_key
 from sessions.link import RedisLink
@@ -13,13 +14,13 @@ from sessions.state import Buffer, Line, Session
 from sessions.store import LiveState, LocalLiveState, RedisLiveState
 
 
-@pytest.fixture(params=["redis", "local"])
+@pytest.fixture(params=["redis", "sealed", "local"])
 async def live(request: pytest.FixtureRequest) -> AsyncIterator[LiveState]:
     if request.param == "local":
         yield LocalLiveState()
         return
     link = RedisLink(RedisConfig(request.getfixturevalue("redis_url")))
-    yield RedisLiveState(link)
+    yield RedisLiveState(link, LiveKeys([MasterKey(b"m" * 32)]) if request.param == "sealed" else None)
     await link.aclose()
 
 

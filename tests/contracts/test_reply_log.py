@@ -7,6 +7,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
+from memory.vault import LiveKeys, MasterKey
 from sessions.config import RedisConfig
 from sessions.errors import LiveStateUnavailableError, OwnerMismatchError
 from sessions.keys import reply_key
@@ -15,13 +16,13 @@ from sessions.logs import LocalReplyLog, RedisReplyLog
 from sessions.replies import ANYTHING, EMPTY, Appended, Event, EventId, Log, ReplyLog, contiguous
 
 
-@pytest.fixture(params=["redis", "local"])
+@pytest.fixture(params=["redis", "sealed", "local"])
 async def replies(request: pytest.FixtureRequest) -> AsyncIterator[ReplyLog]:
     if request.param == "local":
         yield LocalReplyLog()
         return
     link = RedisLink(RedisConfig(request.getfixturevalue("redis_url")))
-    yield RedisReplyLog(link)
+    yield RedisReplyLog(link, LiveKeys([MasterKey(b"m" * 32)]) if request.param == "sealed" else None)
     await link.aclose()
 
 

@@ -19,9 +19,9 @@ LATER = SAID + timedelta(days=30)
 
 
 def known(text: str, *, kind: str = "user", at: datetime = SAID, pinned: bool = False) -> KnownFact:
-    slot = stored(slot_of(kind, text), USER)
+    slot = stored(slot_of(kind, text), USER.bytes)
     return KnownFact(
-        uuid7(), kind, topic_of(text), slot, text, key_of(USER, kind, text), "active", pinned, at, at, "Mira"
+        uuid7(), kind, topic_of(text), slot, text, key_of(USER.bytes, kind, text), "active", pinned, at, at, "Mira"
     )
 
 
@@ -31,7 +31,7 @@ def new(text: str, *, kind: str = "user", at: datetime = LATER) -> NewFact:
         id=uuid7(),
         kind=kind,
         topic=topic_of(text),
-        slot=stored(slot, USER),
+        slot=stored(slot, USER.bytes),
         value=slot.value if slot else "",
         text=text,
         quote=text,
@@ -43,7 +43,7 @@ def new(text: str, *, kind: str = "user", at: datetime = LATER) -> NewFact:
         companion="Mira",
         valid_from=at,
         due_at=None,
-        key=key_of(USER, kind, text),
+        key=key_of(USER.bytes, kind, text),
     )
 
 

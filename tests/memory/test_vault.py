@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from memory import vault as vaults
 from memory.errors import KeyUnavailableError
 from memory.postgres import Database, PoolConfig
-from memory.vault import PREFIX, MasterKey, UserKey, Vault, opened, sealed
+from memory.vault import PREFIX, LiveKeys, MasterKey, UserKey, Vault, opened, sealed
 
 MASTER = MasterKey(b"m" * 32, "m")
 OTHER = MasterKey(b"o" * 32, "o")
@@ -53,6 +53,26 @@ def test_a_token_opens_only_for_its_owner_and_as_it_was_written() -> None:
 @pytest.mark.parametrize("text", ["", PREFIX, PREFIX + "!", PREFIX + "AAAA", "plain", "\x01s1"])
 def test_what_is_no_token_is_read_as_it_is(text: str) -> None:
     assert UserKey(uuid4(), b"k" * 32).open(text) == text
+
+
+def test_a_value_outside_the_database_opens_for_its_owner_where_it_was_written() -> None:
+    owner, keys = uuid4(), LiveKeys([MASTER])
+    value = keys.seal(owner, b"buffer:1", b"the words")
+    assert b"words" not in value
+    assert keys.open(owner, b"buffer:1", value) == b"the words"
+    assert keys.open(owner, b"buffer:1", b'{"plain": 1}') == b'{"plain": 1}'
+    rotated = LiveKeys([OTHER, MASTER])
+    assert rotated.open(owner, b"buffer:1", value) == b"the words"
+    for other, about, token in (
+        (uuid4(), b"buffer:1", value),
+        (owner, b"buffer:2", value),
+        (owner, b"buffer:1", value[:-1] + bytes([value[-1] ^ 1])),
+        (owner, b"buffer:1", value[:6]),
+    ):
+        with pytest.raises(ValueError, match="does not open"):
+            keys.open(other, about, token)
+    with pytest.raises(ValueError, match="does not open"):
+        LiveKeys([OTHER]).open(owner, b"buffer:1", value)
 
 
 def test_the_same_words_never_look_alike() -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
+import redis.asyncio
 
 from memory.postgres import Database, PoolConfig
 from memory.vault import MasterKey, Vault
@@ -77,18 +78,34 @@ async def test_a_database_sealed_under_another_key_is_not_opened(
     await plain.close()
 
 
-async def test_nothing_that_was_said_can_be_read_in_the_database(
-    service_factory: Callable[..., LiveService], superuser_url: str, broker_url: str
+async def dumped(cache: redis.asyncio.Redis, key: bytes) -> bytes:
+    """A key's value as a stolen dump has it."""
+    kind = await cache.type(key)
+    if kind == b"stream":
+        return repr(await cache.xrange(key)).encode()
+    if kind == b"string":
+        return bytes(await cache.get(key) or b"")
+    return bytes(await cache.dump(key) or b"")
+
+
+async def test_nothing_that_was_said_can_be_read_in_the_stores(
+    service_factory: Callable[..., LiveService], superuser_url: str, broker_url: str, redis_url: str
 ) -> None:
     service = service_factory(DRAMATIQ_BROKER_URL=broker_url)
     service.start()
     service.start("worker")
     headers = service.headers("canary")
     async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=30) as http:
-        conversation = (await http.post("/v1/conversations", json={})).json()["id"]
+        companion = {"name": "Mira", "persona": f"You come from {CANARY}."}
+        conversation = (await http.post("/v1/conversations", json={"companion": companion})).json()["id"]
         path = f"/v1/conversations/{conversation}"
         said = await http.post(f"{path}/turns", json={"content": f"I live in {CANARY}. What do you think?"})
         assert "turn.completed" in said.text
+        model = (await http.get("/v1/models")).json()["data"][0]["id"]
+        instructed = [{"role": "system", "content": f"Speak of {CANARY}."}, {"role": "user", "content": "Hello"}]
+        asked = await http.post("/v1/chat/completions", json={"model": model, "messages": instructed})
+        assert asked.status_code == 200, asked.text
+        assert companion["persona"] in (await http.get(path)).text
         lines = [{"speaker": "Ann", "text": f"My cat is called {CANARY}."}]
         body = "\n".join(json.dumps(line) for line in lines)
         assert (await http.post("/v1/conversations/import", content=body)).status_code == 201
@@ -107,6 +124,12 @@ async def test_nothing_that_was_said_can_be_read_in_the_database(
         assert CANARY in found.text
         assert CANARY in (await http.get(f"/v1/memories?text={CANARY.lower()}")).text
         assert CANARY in (await http.get("/v1/export")).text
+    cache = redis.asyncio.Redis.from_url(redis_url)
+    kept = {key: await dumped(cache, key) async for key in cache.scan_iter()}
+    await cache.aclose()
+    assert any(key.startswith(b"buffer:") for key in kept)
+    assert any(key.startswith(b"reply:") for key in kept)
+    assert [key for key, value in kept.items() if CANARY.lower().encode() in value.lower()] == []
     connection = await asyncpg.connect(superuser_url)
     tables = await connection.fetch(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
