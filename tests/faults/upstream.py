@@ -21,6 +21,7 @@ PACE = 0.02
 ASKED = re.compile(r"say (\S+) (\d+)\s*$")
 LINE = re.compile(r"^\[(\d+)\] user: (My .+? is a secret\.)", re.MULTILINE)
 FOREVER = 3600.0
+CANARY = re.compile(r"canary-(user\d+)-")
 FAULTS = ("hang", "cut", "429", "500", "garbage")
 
 
@@ -32,12 +33,22 @@ class Upstream:
     def __init__(self) -> None:
         self.armed: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
+        self.prompts: Counter[str] = Counter()
 
     async def control(self, request: web.Request) -> web.Response:
         """Let the next reply go wrong in the named way; answers how often each way has struck."""
         if kind := (await request.json()).get("fault"):
             self.armed[kind] += 1
         return web.json_response(self.struck)
+
+    def look(self, prompt: str) -> None:
+        """Whose canaries stand in a prompt: one user's, and nobody else's."""
+        self.prompts["prompts"] += 1
+        self.prompts["canaries"] += len(CANARY.findall(prompt))
+        self.prompts["of several users"] += len(set(CANARY.findall(prompt))) > 1
+
+    async def seen(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.prompts)
 
     def next_fault(self) -> str:
         for kind in FAULTS:
@@ -50,6 +61,7 @@ class Upstream:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
         messages: list[dict[str, Any]] = body["messages"]
+        self.look(orjson.dumps(messages).decode())
         said = next(str(m["content"]) for m in reversed(messages) if m["role"] == "user")
         if body.get("response_format"):
             return await self.learnt(request, body, said)
@@ -124,6 +136,7 @@ def application() -> web.Application:
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_get("/v1/models", models)
     app.router.add_post("/control", server.control)
+    app.router.add_get("/prompts", server.seen)
     return app
 
 

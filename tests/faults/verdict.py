@@ -12,6 +12,8 @@ from tests.faults.clients import Observer, Told
 from tests.faults.world import World
 
 DRAIN_SECONDS = 60.0
+LONG_GAP = 10.0
+"""Seconds without an event that are worth being told apart."""
 
 
 @dataclass
@@ -26,7 +28,8 @@ class Verdict:
     replies_taken_over: int = 0
     zombies: int = 0
     rebased: int = 0
-    shrunk: int = 0
+    taken_back: Counter[str] = field(default_factory=Counter)
+    """Text that had been shown and was taken back, by the event that said so."""
     lost: list[str] = field(default_factory=list)
     """Acknowledged, and not in the transcript as it was said."""
     repeated: list[str] = field(default_factory=list)
@@ -38,7 +41,10 @@ class Verdict:
     disorder: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     drained: float | None = None
-    gaps: list[float] = field(default_factory=list)
+    gaps: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds that readers of replies that were taken over saw nothing, by what else was away then."""
+    long_gaps: list[str] = field(default_factory=list)
+    """What was away during the longest of them."""
 
     @property
     def broken(self) -> dict[str, list[str]]:
@@ -99,9 +105,11 @@ async def judge(world: World, observer: Observer, drain_seconds: float = DRAIN_S
     verdict.acknowledged = len(observer.acknowledged)
     verdict.zombies = world.tally()["zombie"]
     of_book(verdict, observer)
+    of_readers(verdict, observer, world)
     of_transcript(verdict, observer, messages)
     of_turns(verdict, messages, turns)
     of_learning(verdict, messages, conversations, facts)
+    await of_canaries(verdict, world)
     verdict.unlearnt += [
         f"quarantined {row['conversation_id']} {row['from_seq']}: {row['reason']}" for row in quarantined
     ]
@@ -126,6 +134,21 @@ async def transcripts(world: World, observer: Observer) -> list[Any]:
     return messages
 
 
+async def of_canaries(verdict: Verdict, world: World) -> None:
+    """What users said must stand in nobody else's prompt, and in no log and no metric at all."""
+    async with world.session.get(f"{world.parts['upstream'].url}/prompts") as answer:
+        prompts = await answer.json()
+    if prompts.get("of several users") or not prompts.get("canaries"):
+        verdict.foreign.append(f"prompts: {prompts}")
+    for name, part in world.parts.items():
+        if part.log.exists() and b"canary-" in part.log.read_bytes():
+            verdict.foreign.append(f"a canary in the log of {name}")
+    for part in world.serving():
+        async with world.session.get(f"{part.url}/metrics") as answer:
+            if "canary-" in await answer.text():
+                verdict.foreign.append(f"a canary in the metrics of {part.url}")
+
+
 def of_book(verdict: Verdict, observer: Observer) -> None:
     for told in observer.told:
         name = f"{told.client_message_id} ({told.turn or 'not acknowledged'})"
@@ -139,12 +162,21 @@ def of_book(verdict: Verdict, observer: Observer) -> None:
             verdict.failed[told.failure] += 1
         elif told.ended and told.bubble.text != told.expected:
             verdict.repeated.append(f"{name}: ended as …{told.bubble.text[-60:]!r}")
-        # of a reply that failed nothing is stored: who came later has what its log still held
-        if told.second is not None and told.ended and not told.failure and told.second != told.bubble.text:
+        if told.second is not None and told.ended and told.second != told.bubble.text:
             verdict.repeated.append(f"{name}: a second reader had …{told.second[-60:]!r}")
         verdict.rebased += told.bubble.rebased > 0
-        verdict.shrunk += told.shrunk
-        verdict.gaps += told.gaps
+
+
+def of_readers(verdict: Verdict, observer: Observer, world: World) -> None:
+    """How long readers saw nothing at a take-over, and what they saw taken back."""
+    for told in observer.told:
+        verdict.taken_back.update(told.taken_back)
+        for began, ended in told.gaps:
+            verdict.gaps.setdefault(world.absences.during(began, ended), []).append(ended - began)
+            if ended - began > LONG_GAP:
+                verdict.long_gaps.append(
+                    f"{ended - began:.1f} s before {told.turn} went on: {', '.join(world.absences.names(began, ended)) or 'only kills'}"
+                )
 
 
 def of_transcript(verdict: Verdict, observer: Observer, messages: list[Any]) -> None:
