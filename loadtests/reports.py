@@ -40,6 +40,8 @@ class Report:
     """Sections of any of the three, written in the order in which they were added."""
 
     title: str
+    here: bool = True
+    """Whether all that was measured ran on this machine."""
     parts: list[tuple[str, str | Table | Chart]] = field(default_factory=list)
     """(kind, content); a chart's kind is the name of its file."""
 
@@ -58,10 +60,8 @@ class Report:
     def write(self, folder: Path, data: Any) -> Path:
         """Write report.md, report.html, figures.json and the charts; gives the Markdown's path."""
         folder.mkdir(parents=True, exist_ok=True)
-        markdown, page = (
-            [f"# {self.title}", where()],
-            [f"<h1>{html.escape(self.title)}</h1><p>{html.escape(where())}</p>"],
-        )
+        place = where(here=self.here)
+        markdown, page = [f"# {self.title}", place], [f"<h1>{html.escape(self.title)}</h1><p>{html.escape(place)}</p>"]
         for kind, content in self.parts:
             match content:
                 case Chart():
@@ -84,13 +84,18 @@ class Report:
         return path
 
 
-def where() -> str:
+def where(*, here: bool = True) -> str:
     """The machine, and how busy it was otherwise: no figure means anything without."""
     memory = psutil.virtual_memory().total / 2**30
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}; "
-        f"load average {load} (1, 5, 15 minutes). Everything runs on this one machine: users, proxy, instances, databases, model."
+        f"load average {load} (1, 5, 15 minutes). "
+        + (
+            "Everything runs on this one machine: users, proxy, instances, databases, model."
+            if here
+            else "Only the users run here."
+        )
     )
 
 
