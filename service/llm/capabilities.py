@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 
 PrefillGrade = Literal["unknown", "continues", "doubles", "restarts", "refuses"]
-ReasoningShape = Literal["unknown", "none", "field", "tags", "always"]
+ReasoningShape = Literal["unknown", "none", "field", "tags", "unopened", "always"]
 SchemaSupport = Literal["unknown", "json_schema", "loose_schema", "json_object", "text", "none"]
 
 LIFETIME = 24 * 3600.0

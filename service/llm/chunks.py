@@ -30,7 +30,9 @@ _BROKEN = frozenset({"abort", "error", "failed", "cancelled", "modelUnloaded", "
 class ReplyAssembler:
     """Follows one reply through its chunks; keeps its text, reasoning, finish reason and usage apart."""
 
-    def __init__(self, backend: str, *, prefix: str = "", opens_thinking: bool | None = False, guarded: bool = True) -> None:
+    def __init__(
+        self, backend: str, *, prefix: str = "", opens_thinking: bool | None = False, guarded: bool = True
+    ) -> None:
         self._backend = backend
         self._thoughts = ThoughtSplitter(thinking=opens_thinking, begun=bool(prefix))
         self._guard = PrefixGuard(prefix if guarded else "")

@@ -33,8 +33,8 @@ class Dialect:
     """Consecutive messages of one role are joined."""
     structured: SchemaForm = "json_schema"
     prefill: Prefill = "unknown"
-    opens_thinking: bool = False
-    """The template opens <think> itself, so that the content begins inside it."""
+    opens_thinking: bool | None = None
+    """The template opens <think> itself, so that the content begins inside it. None: not known yet."""
     dropped: frozenset[str] = frozenset()
     """Parameters this server refused by name."""
 

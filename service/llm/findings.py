@@ -202,6 +202,8 @@ def _reasoning(record: Capabilities) -> Finding:
             )
         case "tags":
             return Finding("reasoning", "ok", "thinking comes inside the text and is taken out of it")
+        case "unopened":
+            return Finding("reasoning", "ok", "thinking begins without a tag, and is taken out up to its closing tag")
         case "field":
             return Finding("reasoning", "ok", "thinking comes apart from the text and is not shown")
         case _:

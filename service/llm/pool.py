@@ -203,6 +203,8 @@ class Backends:
         text, finish, usage = [], "stop", None
         async with aclosing(opened.deltas) as deltas:
             async for delta in deltas:
+                if delta.retract:
+                    text.clear()
                 text.append(delta.text)
                 finish = delta.finish_reason or finish
                 usage = delta.usage or usage

@@ -18,6 +18,7 @@ from service.llm.errors import (
 from service.llm.models import listed_context, loaded_models, props_context
 from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.ports import ChatMessage, ChatRequest, Delta
+from service.llm.reasoning import may_open_thinking
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 BEGUN = "The quick brown fox jumps over"
@@ -93,6 +94,9 @@ async def learn(backend: OpenAICompatibleBackend, model: str, *, known: Capabili
     record = replace(known or Capabilities(), server=identity.server, context_length=identity.context_length)
     if backend.config.continues is None:
         record = replace(record, prefill=await probe_prefill(backend, model, identity.server))
+    if record.reasoning == "unknown" and may_open_thinking(model):
+        # one short reply now, or the first reader waits for a whole reply until it is known what is thought in it
+        record = await _probe_reply(backend, model, record)
     return replace(record, probed_at=time.time())
 
 
@@ -193,7 +197,7 @@ async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Cap
         record,
         streams=pieces > 1,
         usage=deltas[-1].usage is not None,
-        reasoning=backend.reasoning.get(model, "none"),
+        reasoning="unopened" if backend.dialect(model).opens_thinking else backend.reasoning.get(model, "none"),
         first_token_seconds=first[0],
     )
 

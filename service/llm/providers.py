@@ -141,6 +141,8 @@ class Provider:
             dialect = replace(dialect, prefill="vllm" if record.server == "vllm" else "trailing")
         elif record.prefill != "unknown":
             dialect = replace(dialect, prefill="none")
+        if record.reasoning not in {"unknown", "always"}:
+            dialect = replace(dialect, opens_thinking=record.reasoning == "unopened")
         if record.server == "vllm":
             dialect = replace(dialect, repeat_penalty="repetition_penalty")
         if record.structured not in {"unknown", "none"}:

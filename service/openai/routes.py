@@ -191,11 +191,14 @@ class Chunks:
 
     def _rebased(self, event: Event) -> bytes:
         """This format can't take text back: what is new is appended, and a reply that began again says so."""
-        text = orjson.loads(event.data)["text"]
+        data = orjson.loads(event.data)
+        text = data["text"]
         fresh = text[self._shown :]
         if not text and self._shown:
             self._shown = 0
-            return self._chunk(event, {"content": "\n\n[The reply was interrupted and begins again.]\n\n"})
+            why = "That was thinking. The reply" if data["reason"] == "thinking" else "The reply was interrupted and"
+            ends = "follows." if data["reason"] == "thinking" else "begins again."
+            return self._chunk(event, {"content": f"\n\n[{why} {ends}]\n\n"})
         self._shown = max(self._shown, len(text))
         return self._chunk(event, {"content": fresh}) if fresh else b""
 

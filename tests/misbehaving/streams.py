@@ -95,6 +95,13 @@ async def think_never_opened(call: Call) -> web.StreamResponse:
     return await call.finish(response)
 
 
+@quirk("muses-first", "the same from a model whose name doesn't tell")
+async def muses_first(call: Call) -> web.StreamResponse:
+    response = await call.open()
+    await call.words(response, "Let me think. " * 8 + "</think>\n\n" + call.reply(), pause=0.02)
+    return await call.finish(response)
+
+
 @quirk("think-never-closed", "a length limit reached while thinking")
 async def think_never_closed(call: Call) -> web.StreamResponse:
     response = await call.open()

@@ -91,6 +91,11 @@ export class Exchange {
   rebased(data) {
     this.reply.replace(data.text ?? "");
     if (data.reason === "continued") return; // this is where it goes on
+    if (data.reason === "thinking") {
+      this.reply.wait(`${this.reply.name} is thinking`);
+      this.reader.pending = "";
+      return;
+    }
     if (!data.text) this.reply.wait(`${this.reply.name} starts again`);
     this.reply.setState("Started again after an interruption");
     this.reader.pending = data.text ?? "";

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from service.llm.continuation import PrefixGuard
 from service.llm.errors import CannotContinueError
 from service.llm.probing import BEGUN, graded
-from service.llm.reasoning import ThoughtSplitter
+from service.llm.reasoning import ThoughtSplitter, may_open_thinking
 
 TEXTS = st.text(alphabet="ab \n.", max_size=60)
 CUTS = st.lists(st.integers(0, 200), max_size=12)
@@ -71,8 +71,13 @@ def test_answers_to_the_begun_sentence_are_told_apart() -> None:
 
 def split(text: str, cuts: Sequence[int]) -> tuple[str, str]:
     splitter = ThoughtSplitter()
-    parts = [splitter.feed(piece) for piece in pieces(text, cuts)] + [splitter.close()]
-    return "".join(said for said, _ in parts), "".join(thought for _, thought in parts)
+    told, thoughts = "", ""
+    for piece in [*pieces(text, cuts), None]:
+        said, thought = splitter.close() if piece is None else splitter.feed(piece)
+        if splitter.took_back:
+            told, thoughts, splitter.took_back = "", thoughts + told, False
+        told, thoughts = told + said, thoughts + thought
+    return told, thoughts
 
 
 @given(
@@ -96,6 +101,8 @@ def test_thoughts_are_split_alike_however_they_arrive(parts: list[str], cuts: li
         ("a < b and <thin air", "a < b and <thin air", ""),
         ("<think>never closed", "", "never closed"),
         ("<think>one</think>Hello<think>two</think>you", "Helloyou", "onetwo"),
+        ("Let me think.</think>\n\nHello", "Hello", "Let me think."),
+        ("<think>hm</think>Say </think> and go on", "Say and go on", "hm"),
     ],
 )
 def test_tags_are_found_and_other_brackets_left(text: str, said: str, thought: str) -> None:
@@ -107,3 +114,47 @@ def test_a_template_that_opens_the_tag_itself() -> None:
     splitter = ThoughtSplitter(thinking=True)
     assert splitter.feed("hm</thi") == ("", "hm")
     assert splitter.feed("nk>\n\n Hello") == ("Hello", "")
+
+
+def test_where_a_template_may_open_the_tag_nothing_is_let_out_before_that_is_known() -> None:
+    splitter = ThoughtSplitter(thinking=None)
+    assert splitter.feed("Let me ") == ("", "")
+    assert splitter.feed("think.</thi") == ("", "")
+    assert splitter.feed("nk>\n\nHello") == ("Hello", "Let me think.")
+    assert (splitter.unopened, splitter.took_back) == (True, False)
+    plain = ThoughtSplitter(thinking=None)
+    assert [plain.feed("Hel"), plain.feed("lo")] == [("", ""), ("", "")]
+    assert plain.close() == ("Hello", "")
+    tagged = ThoughtSplitter(thinking=None)
+    assert tagged.feed("<think>hm") == ("", "hm")
+    assert tagged.feed("</think>Hello") == ("Hello", "")
+
+
+def test_a_thought_that_was_expected_and_never_ended_is_the_reply() -> None:
+    splitter = ThoughtSplitter(thinking=True)
+    assert splitter.feed("Hello") == ("", "Hello")
+    assert splitter.close(finished=True) == ("Hello", "")
+    assert ThoughtSplitter(thinking=True).close(finished=False) == ("", "")
+
+
+def test_a_begun_reply_is_past_its_thoughts() -> None:
+    splitter = ThoughtSplitter(begun=True)
+    assert splitter.feed("and then</think> he left") == ("and thenhe left", "")
+    assert not splitter.took_back
+
+
+@pytest.mark.parametrize(
+    ("model", "may"),
+    [
+        ("deepseek-r1-distill-qwen-7b", True),
+        ("qwen3-4b-thinking-2507", True),
+        ("QwQ-32B", True),
+        ("phi-4-mini-reasoning", True),
+        ("qwen2.5-7b-instruct", False),
+        ("llama-3.2-3b-instruct", False),
+        ("gpt-oss-20b", False),
+        ("starling-lm-7b-r1x", False),
+    ],
+)
+def test_names_of_models_that_may_begin_inside_a_thought(model: str, may: bool) -> None:
+    assert may_open_thinking(model) == may

@@ -17,6 +17,7 @@ from service.llm.errors import (
     EmptyReplyError,
     KeyRefusedError,
     ModelNotFoundError,
+    NoCreditError,
 )
 from service.llm.ports import ChatMessage, ChatRequest
 from tests.misbehaving.process import Misbehaving
@@ -107,7 +108,7 @@ async def test_structured_answers_come_in_the_form_a_server_takes(quirk: str, ba
         ("no-models-loaded", ModelNotFoundError, None),
         ("wrong-endpoint", BackendRefusedError, None),
         ("key-refused", KeyRefusedError, None),
-        ("no-credit", KeyRefusedError, None),
+        ("no-credit", NoCreditError, None),
         ("429", BackendBusyError, None),
         ("500", BackendUnavailableError, None),
         ("502-html", BackendUnavailableError, None),
@@ -214,15 +215,31 @@ async def test_reasoning_is_kept_apart_from_the_reply(quirk: str, backend_for: M
     assert last.finish_reason == "stop"
 
 
-async def test_a_thought_that_nobody_opened_is_known_from_the_second_reply_on(backend_for: MakeBackend) -> None:
+async def test_a_thought_that_nobody_opened_is_never_shown(backend_for: MakeBackend) -> None:
+    """Of a model whose name says that it may think: its first text waits until that is known, the second doesn't."""
     backend = backend_for("think-never-opened")
-    first, _, _ = await read(backend.stream(HELLO))
-    assert first.endswith(REPLY)
-    assert backend.dialect("think-never-opened").opens_thinking
-    assert (await read(backend.stream(HELLO)))[:2] == (REPLY, "Let me think.")
+    for _ in range(2):
+        assert (await read(backend.stream(HELLO)))[:2] == (REPLY, "Let me think.")
+        assert backend.dialect("think-never-opened").opens_thinking
+
+
+async def test_a_thought_that_nobody_expected_is_taken_back(backend_for: MakeBackend) -> None:
+    backend = backend_for("muses-first")
+    deltas = [delta async for delta in backend.stream(HELLO)]
+    at = next(number for number, delta in enumerate(deltas) if delta.retract)
+    assert "think" in "".join(delta.text for delta in deltas[:at])
+    assert "".join(delta.text for delta in deltas[at:]) == REPLY
+    again = [delta async for delta in backend.stream(HELLO)]
+    assert not any(delta.retract for delta in again)
+    assert "".join(delta.text for delta in again) == REPLY
+
+
+async def test_a_model_that_thinks_no_more_is_believed_at_once(backend_for: MakeBackend) -> None:
+    backend = backend_for("normal")
     backend.use_dialect("normal", replace(backend.dialect("normal"), opens_thinking=True))
-    assert (await read_until_error(backend.stream(replace(HELLO, model="normal"))))[1] is not None
-    assert (await read(backend.stream(replace(HELLO, model="normal"))))[0] == REPLY
+    for _ in range(2):
+        assert (await read(backend.stream(HELLO)))[0] == REPLY
+    assert backend.dialect("normal").opens_thinking is False
 
 
 @pytest.mark.parametrize("quirk", ["slow-first-byte", "slow-first-token", "pings-only"])
