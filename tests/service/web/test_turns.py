@@ -320,6 +320,25 @@ async def test_notices_stand_in_the_talk(page: Page, service: ScriptedService) -
     await expect(page.locator(".theirs .words")).to_have_text("Hello.")
 
 
+async def test_notices_come_back_with_the_talk(page: Page, service: ScriptedService) -> None:
+    """After a reload: before the reply that they were told with, or after the message to which none came."""
+    evil = "<img src=x onerror='window.hit=1'>"
+    told = [{"id": "ai_disclosure first", "kind": "ai_disclosure", "text": "I am a program."}]
+    service.conversations = [conversation(last_seq=3, head_id="m3")]
+    service.messages = [
+        message(1, "user", "Hello"),
+        message(2, "assistant", "Hi.", turn_id=T1, notices=told),
+        message(3, "user", "Are you there?", notices=[{"id": "x", "kind": "break_reminder", "text": evil}]),
+    ]
+    await page.goto(f"{BASE}/#/c/{C1}")
+    await expect(page.locator(".notice")).to_have_text(["I am a program.", evil])
+    order = await page.evaluate(
+        "[...document.querySelectorAll('#messages > li:not(.day)')].map((item) => item.classList.contains('notice'))"
+    )
+    assert order == [False, True, False, False, True]
+    assert await page.evaluate("window.hit") is None
+
+
 async def test_a_screen_reader_hears_sentences_not_letters(page: Page, service: ScriptedService) -> None:
     text = "This is the first whole sentence. And this one is the second of them. Short end"
     deltas = [delta(f"1-{n + 1}", word + " ") for n, word in enumerate(text.split())]
