@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTEST := .venv/bin/python -m pytest
 SOURCES := service memory sessions migrations tests loadtests .ci
 
-.PHONY: help up test test-slow check format faults faults-long bench-recall load env constraints clean
+.PHONY: help up test test-slow check format faults faults-long bench-recall bench-turn load env constraints clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,10 @@ faults-long: ## The same over and over, with a table of what was lost; options: 
 bench-recall: ## Score recall on all sets beside the checkout, or: make bench-recall DATA=conversations.json
 	@.ci/make-venv embedded
 	@$(if $(DATA),.venv/bin/python -m service bench recall --data "$(DATA)",.venv/bin/python -m service.bench.overview)
+
+bench-turn: ## What Rapport adds to a turn beside nginx, LiteLLM and LangGraph; options: make bench-turn ARGS="--streams 1 --peers litellm"
+	@.ci/make-venv embedded,dev
+	@.venv/bin/python -m loadtests.turn $(ARGS)
 
 load: ## Users that chat and check their streams: make load HOST=http://127.0.0.1:8000 USERS=20 SECONDS=60
 	@.ci/make-venv embedded,dev
