@@ -87,6 +87,13 @@ _RECALLS = re.compile(
     r"^the companion (?:\w+ )?(?:remembers?|knows?|recalls?|heard|noted|is aware|was told|learned|believes?|thinks?)\b",
     re.IGNORECASE,
 )
+# "Then try to be productive": what somebody else should do, or nobody said of whom
+_IMPERATIVE = re.compile(
+    r"^\W*(?:(?:then|just|so|please|first|now|and|but|well|ok|okay|yeah|also)[\s,]+)*"
+    r"(?:try|go|do|be|take|get|make|let|let's|remember|keep|stop|check|look|tell|give|come|enjoy|think|don't|never mind|"
+    r"have (?:a|fun)|say|ask|call|send|read|watch|stay)\b",
+    re.IGNORECASE,
+)
 _QUESTION = re.compile(r"[?？؟]\s*[\"'”’)]*\s*$")
 
 
@@ -156,7 +163,7 @@ def _unsupported(claim: str, quote: str, dates: str, setting: Setting) -> str:
 
 def _about_the_other(kind: str, claim: str, quote: str) -> str:
     """Whether the quote speaks of the one who is spoken to, which its speaker recalls or guesses."""
-    if _SECOND.search(quote) and not _FIRST.search(quote):
+    if (_SECOND.search(quote) or _IMPERATIVE.match(quote)) and not _FIRST.search(quote):
         return "second_person"
     if _OWNS.search(claim) and _YOURS.search(quote) and not _MINE.search(quote):
         return "second_person"

@@ -178,7 +178,11 @@ _PASSING = re.compile(
     r"great|curious|sure|ready|hungry|"
     r"thirsty|sleepy|cold|hot|here|back|done|late|surprised|confused|proud|thankful|grateful|impressed|jealous|"
     r"lost|stuck|afraid|scared|"
-    r"interested|trying|going|doing|looking|thinking|wondering|hoping|planning)\b",
+    r"interested|trying|going|doing|looking|thinking|wondering|hoping|planning)\b"
+    # what somebody is about to do with the next hour
+    r"|^the (?:user|companion) (?:will|tries to|wants to|needs to|has to|is going to|plans to|hopes to) (?:just |also )?"
+    r"(?:try\b|be \w+[.!]?$|do (?:it|so|that|something|things)\b|see (?:how|what|if)\b|check\b|rest\b|relax\b|sleep\b|"
+    r"shower\b|take it easy|think about\b|keep (?:it|that|going)\b|get (?:some )?(?:rest|sleep|going|ready)\b)",
     re.IGNORECASE,
 )
 _PARTICLES = re.compile(
@@ -191,8 +195,8 @@ _PARTICLES = re.compile(
 _WHO = r"^(?:the )?(?:user|companion|[A-Z][a-z]+|der nutzer|die nutzerin|el usuario|la usuaria|l'utilisat(?:eur|rice))"
 # "The user mentions that they moved to Rome" says that the user moved to Rome, and small models say little else
 _REPORTED = re.compile(
-    rf"{_WHO} (?:also )?(?:says|said|mentions|mentioned|states|stated|notes|shares|shared|explains|explained|reports) "
-    r"(?:that )?(?:they|he|she) (?=(?:\w+ed|went|had|did|got|made|took|bought|was|grew|came|met|found|lost|won|"
+    rf"{_WHO} (?:also )?(?:says|said|mentions|mentioned|states|stated|notes|shares|shared|explains|explained|reports|announces|announced|reveals|revealed) "
+    r"(?:that )?(?:they|he|she) (?=(?:\w+ed|have|has|went|had|did|got|made|took|bought|was|grew|came|met|found|lost|won|"
     r"ran|saw|began|left|built|"
     r"can|can't|cannot|could|will|won't)\b)",
     re.IGNORECASE,
@@ -200,7 +204,7 @@ _REPORTED = re.compile(
 _SPEECH = re.compile(
     rf"{_WHO} (?:\w+ly )?(?:also )?(?:says?|said|mention\w*|agree\w*|disagree\w*|thanks?|thanked|ask\w*|tells?|"
     rf"told|talks?|greet\w*|wish\w*|express\w*|"
-    r"compliment\w*|praise\w*|encourages?|suggests?|recommends?|congratulat\w*|apologi\w*|respon\w*|repl\w+|"
+    r"announc\w*|reveal\w*|emphasi\w*|insist\w*|remind\w*|compliment\w*|praise\w*|encourages?|suggests?|recommends?|congratulat\w*|apologi\w*|respon\w*|repl\w+|"
     r"acknowledge\w*|appreciate\w*|"
     r"thinks?|believes?|feels?|felt|hopes?|wonders?|seems?|confirm\w*|comment\w*|admit\w*|describe\w*|explain\w*|"
     r"share\w*|stat(?:es|ed)|"
@@ -220,7 +224,10 @@ _SPEECH = re.compile(
 def as_stated(claim: str) -> str:
     """The claim without the frame of who mentioned it."""
     found = _REPORTED.match(claim)
-    return claim if found is None else " ".join(claim.split()[:2]) + " " + claim[found.end() :]
+    if found is None:
+        return claim
+    stated = re.sub(r"^have\b", "has", claim[found.end() :])
+    return " ".join(claim.split()[:2]) + " " + stated
 
 
 def reports_speech(claim: str) -> bool:

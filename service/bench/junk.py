@@ -9,6 +9,7 @@ and can't see what they can't.
 
 import argparse
 import asyncio
+import hashlib
 import itertools
 import json
 import sys
@@ -29,7 +30,7 @@ from memory import transcript
 from memory.audit import audit_memories
 from memory.embedders import MiniLmEmbedder
 from memory.learning import LearnConfig, learn
-from memory.ports import Embedder
+from memory.ports import Embedder, Reasoner
 from memory.postgres import Database, PoolConfig
 from memory.summaries import SummaryConfig
 from memory.transcript import ImportedMessage, Owner
@@ -57,6 +58,26 @@ class Run:
     statuses: Counter[str] = field(default_factory=Counter)
 
 
+class Answers:
+    """A reasoner that keeps what a model answered, so that a changed gate is measured without asking it again."""
+
+    def __init__(self, reasoner: BackendReasoner, path: Path) -> None:
+        self.name = reasoner.name
+        self._reasoner = reasoner
+        self._path = path
+        self._kept = dict(json.loads(line) for line in path.read_text().splitlines()) if path.exists() else {}
+
+    async def structured(
+        self, system: str, examples: Sequence[tuple[str, str]], prompt: str, schema: dict[str, Any]
+    ) -> str:
+        asked = hashlib.sha256(json.dumps([system, examples, prompt, schema]).encode()).hexdigest()
+        if asked not in self._kept:
+            self._kept[asked] = await self._reasoner.structured(system, examples, prompt, schema)
+            with self._path.open("a") as file:
+                file.write(json.dumps([asked, self._kept[asked]]) + "\n")
+        return str(self._kept[asked])
+
+
 @dataclass(frozen=True, slots=True)
 class Talk:
     user_id: UUID
@@ -64,7 +85,7 @@ class Talk:
 
 
 async def measure(
-    dsn: str, backends: Sequence[BackendConfig], files: Sequence[Path], seconds: float
+    dsn: str, backends: Sequence[BackendConfig], files: Sequence[Path], seconds: float, answers: Path | None
 ) -> tuple[Run, str, str]:
     """Learn for `seconds` at most; gives what was done, the audit's report as JSON, and the facts to read."""
     database = Database(PoolConfig(dsn, size=2, overflow=2))
@@ -73,7 +94,9 @@ async def measure(
     run = Run()
     try:
         talks = [talk for path in files for talk in [await _stored(database, path.stem, raw) for raw in _listed(path)]]
-        await _learn_all(database, embedder, BackendReasoner(pool, patience=PATIENCE), talks, run, seconds)
+        reasoner = BackendReasoner(pool, patience=PATIENCE)
+        asked = reasoner if answers is None else Answers(reasoner, answers)
+        await _learn_all(database, embedder, asked, talks, run, seconds)
         report = await audit_memories(database)
         return run, json.dumps(report.as_json()), await _facts(database)
     finally:
@@ -107,7 +130,7 @@ async def _stored(database: Database, name: str, raw: dict[str, Any]) -> Talk:
 
 
 async def _learn_all(
-    database: Database, embedder: Embedder, reasoner: BackendReasoner, talks: Sequence[Talk], run: Run, seconds: float
+    database: Database, embedder: Embedder, reasoner: Reasoner, talks: Sequence[Talk], run: Run, seconds: float
 ) -> None:
     config = LearnConfig(
         batch=BATCH, lease_seconds=60, index_limit=BATCH, retry_seconds=0.01, summary=SummaryConfig(every=10**6)
@@ -155,9 +178,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--facts", type=Path)
+    parser.add_argument("--answers", type=Path, help="keeps the model's answers, and takes them from there again")
     asked = parser.parse_args(argv)
     with _backends(asked.model) as backends, scratch_database() as dsn:
-        run, report, facts = asyncio.run(measure(dsn, backends, asked.data, asked.seconds))
+        run, report, facts = asyncio.run(measure(dsn, backends, asked.data, asked.seconds, asked.answers))
     if asked.facts:
         asked.facts.write_text(facts)
     shown = {

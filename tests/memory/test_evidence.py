@@ -83,6 +83,9 @@ def test_what_the_words_say_is_believed(message: str, quote: str, text: str) -> 
 
 
 REFUSED = [
+    # read by hand in what the embedded model claimed (November 2026)
+    ("Shower first. Then try to be productive as well", "Then try to be productive as well", "The user tries yoga.", "second_person"),
+    ("I'll try to be productive.", "I'll try to be productive", "The user will try to be productive.", "passing"),
     # the quote
     ("I moved to Oslo.", "I moved to Bergen", "The user moved to Bergen.", "quote"),
     ("I moved to Oslo.", "", "The user moved to Oslo.", "quote"),
