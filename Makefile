@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTEST := .venv/bin/python -m pytest
 SOURCES := service memory sessions migrations tests loadtests .ci
 
-.PHONY: help up test test-slow check format faults faults-long bench-recall bench-turn load env constraints clean
+.PHONY: help up test test-slow check format faults faults-long bench-recall bench-turn load load-table load-limit load-streams load-growth env constraints clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,10 +50,26 @@ bench-turn: ## What Rapport adds to a turn beside nginx, LiteLLM and LangGraph; 
 	@.ci/make-venv embedded,dev
 	@.venv/bin/python -m loadtests.turn $(ARGS)
 
-load: ## Users that chat and check their streams: make load HOST=http://127.0.0.1:8000 USERS=20 SECONDS=60
+load: ## People of all kinds against three instances here, or make load HOST=https://… USERS=50 SECONDS=60 SHAPE=spike; a report
 	@.ci/make-venv embedded,dev
-	@.venv/bin/locust -f loadtests/locustfile.py --headless --host $(or $(HOST),http://127.0.0.1:8000) \
-		-u $(or $(USERS),20) -r 5 -t $(or $(SECONDS),60)s --only-summary
+	@.venv/bin/python -m loadtests.run $(if $(HOST),--host $(HOST)) --users $(or $(USERS),50) --seconds $(or $(SECONDS),60) \
+		--shape $(or $(SHAPE),steady) $(ARGS)
+
+load-table: ## The operators' table: 50 to 1,000 users on three instances behind nginx, about 10 minutes; options in ARGS
+	@.ci/make-venv embedded,dev
+	@.venv/bin/python -m loadtests.table $(ARGS)
+
+load-limit: ## More and more users until Rapport adds 500 ms to the first token
+	@.ci/make-venv embedded,dev
+	@.venv/bin/python -m loadtests.capacity users $(ARGS)
+
+load-streams: ## 10,000 slow replies open together: memory and files for each
+	@.ci/make-venv embedded,dev
+	@.venv/bin/python -m loadtests.capacity streams $(ARGS)
+
+load-growth: ## What a turn costs as one history and the number of users grow to 100,000, about 10 minutes
+	@.ci/make-venv embedded,dev
+	@.venv/bin/python -m loadtests.growth $(ARGS)
 
 env: ## Print how to reach the parts of a running `make up`, for eval in a shell
 	@.venv/bin/python -m service up --print-env
