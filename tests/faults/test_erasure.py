@@ -1,8 +1,10 @@
 """An account is erased while its owner's chats go on and a worker sleeps over it; then nothing of it is anywhere."""
 
+import asyncio
 import contextlib
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,10 @@ import httpx
 import pytest
 import redis
 
+from memory import erasure
+from memory.postgres import Database
 from tests.fixtures.service import LiveService, Process
+from tests.memory.learning_kit import Talk, opened
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -80,7 +85,6 @@ def rows_with(superuser_url: str, text: str) -> dict[str, int]:
 
 
 def in_a_loop(work: Callable[[], object]) -> dict[str, int]:
-    import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as apart:
@@ -191,3 +195,57 @@ def test_nothing_of_an_erased_account_is_left_anywhere(
     assert logs == []
     assert bystander.refused is None
     assert any(table.startswith("facts_") for table in rows_with(superuser_url, "Biscuit Town"))
+
+
+async def erase(database: Database, talk: Talk, what: str) -> None:
+    async with database.as_user(talk.user_id) as connection:
+        if what == "account":
+            await erasure.erase_user(connection, talk.user_id)
+        else:
+            await erasure.forget_all(connection, talk.user_id, keep_conversations=what == "memories")
+
+
+@pytest.mark.parametrize(("where", "what"), [("before", "account"), ("after", "account"), ("after", "memories")])
+async def test_a_learner_that_sleeps_inside_its_transaction_writes_nothing_afterwards(
+    database_url: str, superuser_url: str, where: str, what: str
+) -> None:
+    """Stopped before it locked anything, or with its facts written and not committed: PostgreSQL ends the second after
+    10 s, the erasure that waited for its locks goes on, and what the learner does when it wakes changes nothing."""
+    async with opened(database_url) as database:
+        talk = await Talk(database).open()
+        await talk.say("I live in Xanabdfgk.")
+        arguments = (database_url, str(talk.user_id), str(talk.id), where, "I live in Xanabdfgk")
+        learner = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.faults.late_learner", *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert learner.stdout is not None
+            assert await asyncio.wait_for(learner.stdout.readline(), 60) == b"stopping\n"
+            await asyncio.sleep(0.2)
+            if where == "after":
+                assert await sleeping_with_locks(superuser_url) == 1
+            await asyncio.wait_for(erase(database, talk, what), 60)
+            learner.send_signal(signal.SIGCONT)
+            said = await asyncio.wait_for(learner.stdout.readline(), 60)
+            assert said.strip().decode() in ({"lost", "gone"} if where == "before" else {"away"})
+            await learner.wait()
+        finally:
+            if learner.returncode is None:
+                learner.kill()
+                await learner.wait()
+        assert [await talk.count(table) for table in ("facts", "fact_sources", "profiles")] == [0, 0, 0]
+    left = rows_with(superuser_url, "Xanabdfgk")
+    assert not left if what != "memories" else {table.rstrip("_01234567") for table in left} == {"messages"}
+
+
+async def sleeping_with_locks(superuser_url: str) -> int:
+    connection = await asyncpg.connect(superuser_url)
+    try:
+        return int(
+            await connection.fetchval(
+                """SELECT count(DISTINCT a.pid) FROM pg_stat_activity a JOIN pg_locks l USING (pid)
+                WHERE a.datname = current_database() AND a.state = 'idle in transaction' AND l.mode = 'RowExclusiveLock'"""
+            )
+        )
+    finally:
+        await connection.close()
