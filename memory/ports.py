@@ -12,9 +12,13 @@ Vectors = npt.NDArray[np.float32]
 class Embedder(Protocol):
     """Turns texts into unit vectors without blocking the event loop."""
 
-    name: str
-    """Identifies the model; vectors of different names are never compared."""
-    dimensions: int
+    @property
+    def name(self) -> str:
+        """Identifies the model; vectors of different names are never compared."""
+        ...
+
+    @property
+    def dimensions(self) -> int: ...
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return an array of shape (len(texts), dimensions), rows of length 1."""

@@ -212,6 +212,23 @@ def reseal() -> None:
     raise typer.Exit(_guarded(lambda: asyncio.run(run(configured()))))
 
 
+@memory.command("reembed")
+def reembed(
+    to: Annotated[str, typer.Option("--to", help="The new model, named as EMBEDDINGS takes it")] = "",
+    back: Annotated[bool, typer.Option("--back", help="Switch back to the previous model")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the vectors of the model that isn't current")] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Make and compare vectors, and don't switch")] = False,
+) -> None:
+    """Change the embedding model while everything runs; alone, show the models. It can be stopped and begun again."""
+    from service.worker.reembed import main as run
+
+    if (bool(to), back, drop).count(True) > 1:
+        errors.print("[red]Give one of --to, --back and --drop.[/red]")
+        raise typer.Exit(2)
+    work = run(configured(), to=to, back=back, drop=drop, prepare=prepare)
+    raise typer.Exit(_guarded(lambda: asyncio.run(work)))
+
+
 @memory.command("audit")
 def audit(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
     """Count what should not be among the facts, and print the junk rate."""

@@ -1,6 +1,6 @@
 """Which model makes the memories' vectors: the built-in one, or a server's. Models are chosen by name, here only.
 
-A name is `built-in`, `BACKEND` (an entry of LLM_BACKENDS with an `embedding_model`) or `BACKEND/MODEL`; EMBEDDINGS
+A name is `built-in`, `built-in-words`, `BACKEND` (an entry of LLM_BACKENDS with an `embedding_model`) or `BACKEND/MODEL`; EMBEDDINGS
 holds one. What is stored beside vectors is the embedder's own `name`, which tells models and widths apart.
 """
 
@@ -16,6 +16,7 @@ from memory.errors import EmbedderUnavailableError, LongTermMemoryError
 from memory.missing import fill_missing
 from memory.ports import Embedder, Vectors
 from memory.postgres import Database
+from memory.word_embedder import WordEmbedder
 from service.llm.config import BackendConfig
 from service.llm.embeddings import BackendEmbedder, WrongWidthError
 from service.llm.errors import BackendError
@@ -24,6 +25,8 @@ from service.startup import StartError
 log = structlog.get_logger(__name__)
 
 BUILT_IN = "built-in"
+WORDS = "built-in-words"
+"""Means of word vectors, for very small machines."""
 OPENAI_MODEL = "text-embedding-3-small"
 START_SECONDS = 20.0
 """Patience with a server that loads its model when it is first asked."""
@@ -33,6 +36,8 @@ FILL_SECONDS = 15.0
 
 def open_embedder(name: str, backends: Sequence[BackendConfig]) -> Embedder:
     """The embedder of that name. Raises `StartError` for one that isn't configured."""
+    if name == WORDS:
+        return WordEmbedder()
     return MiniLmEmbedder(EmbedderConfig()) if name in {"", BUILT_IN} else BackendEmbedder(_entry(name, backends))
 
 

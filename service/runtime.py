@@ -22,6 +22,7 @@ from service.chat.writer import Tools
 from service.compliance.assertions import AgeAssertions
 from service.compliance.duty import Duty
 from service.embedding import check_embedder, keep_filling, open_embedder
+from service.following import FollowingEmbedder, warm_up
 from service.jobs import Jobs, open_jobs
 from service.limits import Limits
 from service.llm.config import backends_file
@@ -75,7 +76,11 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         )
         stack.push_async_callback(database.close)
         link, live, replies = _open_live(settings, stack, database.vault)
-        embedder = _closing(stack, open_embedder(settings.embeddings, settings.backends))
+        own_embedder = _closing(stack, open_embedder(settings.embeddings, settings.backends))
+        embedder = _closing(
+            stack,
+            FollowingEmbedder(own_embedder, database, lambda source: open_embedder(source, settings.backends)),
+        )
         policies = load_policies(settings.routes_file)
         backends = _closing(
             stack,
@@ -90,7 +95,8 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         await age_assertions.open()
         limits = _closing(stack, Limits(settings.limits_config))
         jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
-        await _check(settings, database, embedder, stack)
+        await _check(settings, database, own_embedder, stack)
+        await warm_up(embedder)
         duty = Duty(settings.duty_config)
         leases = LeaseKeeper(database, settings.lease_seconds)
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
@@ -109,8 +115,9 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         background = [asyncio.create_task(leases.run(), name="leases")]
         if writes:
             background.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
-        if isinstance(embedder, BackendEmbedder):  # the built-in one is never away
-            background.append(asyncio.create_task(keep_filling(embedder, database), name="missing-vectors"))
+        if isinstance(own_embedder, BackendEmbedder):  # the built-in one is never away
+            background.append(asyncio.create_task(keep_filling(own_embedder, database), name="missing-vectors"))
+        background.append(asyncio.create_task(embedder.run(), name="embedding-model"))
         stack.push_async_callback(_stop, background)
         yield Runtime(
             settings=settings,

@@ -16,6 +16,8 @@ CREATE TABLE embedding_models (
     dimensions integer NOT NULL CHECK (dimensions > 0),
     slot smallint NOT NULL UNIQUE CHECK (slot IN (1, 2)),
     state text NOT NULL CHECK (state IN ('current', 'filling', 'previous')),
+    -- how every process opens it: a name as EMBEDDINGS takes it, unknown of what was adopted at a start
+    source text NOT NULL DEFAULT '',
     since timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX embedding_models_current ON embedding_models (state) WHERE state = 'current';

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from memory.models import named
 from memory.ports import Embedder, Vectors
 
 
@@ -29,7 +30,8 @@ class KeptVectors:
         if unknown:
             self._fresh = True
             self._kept.update(zip(unknown, await self._embedder.embed(list(unknown.values())), strict=True))
-        return np.stack([self._kept[key] for key in keys]) if keys else np.zeros((0, self.dimensions), np.float32)
+        rows = np.stack([self._kept[key] for key in keys]) if keys else np.zeros((0, self.dimensions), np.float32)
+        return named(rows, self.name)
 
     async def aclose(self) -> None:
         await self._embedder.aclose()

@@ -14,6 +14,7 @@ from memory.transcript import Owner
 from service.auth.principal import derive_user_id
 from service.embedding import open_embedder
 from service.errors import RapportError, translate
+from service.following import FollowingEmbedder
 from service.imports.neutral import neutral_lines
 from service.imports.service import ImportOptions, ImportReport, import_conversation
 from service.sealing import open_database
@@ -71,7 +72,8 @@ def _open(path: Path, options: ImportOptions, conversation: str | None) -> _File
 
 async def _run(settings: Settings, owner: Owner, file: _File, console: Console) -> ImportReport:
     database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
-    embedder = open_embedder(settings.embeddings, settings.backends)
+    own = open_embedder(settings.embeddings, settings.backends)
+    embedder = FollowingEmbedder(own, database, lambda name: open_embedder(name, settings.backends))
     read = 0
 
     async def source() -> AsyncIterator[bytes]:
@@ -81,6 +83,7 @@ async def _run(settings: Settings, owner: Owner, file: _File, console: Console) 
             yield chunk
 
     try:
+        await embedder.refresh()
         with _bar(console) as bar:
             task = bar.add_task("", total=file.size, messages="")
 
@@ -92,6 +95,7 @@ async def _run(settings: Settings, owner: Owner, file: _File, console: Console) 
             return report
     finally:
         await embedder.aclose()
+        await own.aclose()
         await database.close()
 
 

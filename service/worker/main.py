@@ -23,6 +23,7 @@ from memory.learning import Learnt
 from memory.ports import Reasoner
 from memory.postgres import Database, PoolConfig
 from service.embedding import open_embedder
+from service.following import FollowingEmbedder
 from service.jobs import learn_config, make_learner
 from service.llm.config import backends_file
 from service.llm.pool import Backends
@@ -137,13 +138,17 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         stack.push_async_callback(database.close)
         embedder = open_embedder(settings.embeddings, settings.backends)
         stack.push_async_callback(embedder.aclose)
+        following = FollowingEmbedder(embedder, database, lambda source: open_embedder(source, settings.backends))
+        stack.push_async_callback(following.aclose)
+        follow = asyncio.create_task(following.run(), name="embedding-model")
+        stack.callback(follow.cancel)
         policies = load_policies(settings.routes_file)
         backends = Backends(
             settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies
         )
         stack.push_async_callback(backends.aclose)
         backends.follow(settings.read_backends, backends_file(settings.llm_backends))
-        yield make_learner(database, embedder, _reasoner_on(settings, backends, database), learn_config(settings))
+        yield make_learner(database, following, _reasoner_on(settings, backends, database), learn_config(settings))
 
 
 def run_scheduler(settings: Settings) -> int:

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from memory.errors import StoreUnavailableError
+from memory.many import index_many
 from memory.postgres import Database, PoolConfig
 from service.jobs import DramatiqJobs
 from service.sealing import open_database
@@ -116,6 +117,11 @@ async def expire(database: Database) -> None:
             await connection.execute(statement)
 
 
+async def _index_many(database: Database) -> None:
+    """Bring users whose memories have grown very many into indexes of their own."""
+    log.info("many_memories", users=await index_many(database))
+
+
 async def run_schedule(settings: Settings, stopped: asyncio.Event) -> None:
     """Everything that happens at its time, until `stopped`."""
     async with AsyncExitStack() as stack:
@@ -123,7 +129,11 @@ async def run_schedule(settings: Settings, stopped: asyncio.Event) -> None:
         stack.push_async_callback(database.close)
         jobs = Schedule(
             database,
-            [Job("expire", hourly, lambda: expire(database)), Job("audit", nightly, lambda: nightly_audit(database))],
+            [
+                Job("expire", hourly, lambda: expire(database)),
+                Job("audit", nightly, lambda: nightly_audit(database)),
+                Job("many-memories", nightly, lambda: _index_many(database)),
+            ],
         )
         await recall_last_audit(database)
         tasks = [asyncio.create_task(jobs.run(), name="schedule")]

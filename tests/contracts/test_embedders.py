@@ -9,14 +9,18 @@ import pytest
 
 from memory.embedders import QUERY_TOKENS, EmbedderConfig, MiniLmEmbedder
 from memory.ports import Embedder
+from memory.word_embedder import WordEmbedder
 from service.bench.kept_vectors import KeptVectors
 
 
-@pytest.fixture(params=["minilm", "kept"])
+@pytest.fixture(params=["minilm", "kept", "words"])
 async def embedder(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Embedder]:
     made: Embedder = MiniLmEmbedder()
     if request.param == "kept":
         made = KeptVectors(made, tmp_path / "vectors.npz")
+    elif request.param == "words":
+        await made.aclose()
+        made = WordEmbedder()
     yield made
     await made.aclose()
 
