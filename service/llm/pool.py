@@ -185,6 +185,7 @@ class Backends:
         *,
         route: str,
         tier: Tier = "small",
+        name: str | None = None,
         patience: float | None = None,
         personal: bool = True,
     ) -> Completion:
@@ -193,14 +194,17 @@ class Backends:
         With `personal=False` (nothing of any user is in it) the answer may come from the exact-match cache.
         """
         if personal:
-            return await self._complete(build, route, tier, patience)
-        first = self.select(route, tier)[0]
+            return await self._complete(build, route, tier, name, patience)
+        first = self.select(route, tier, name)[0]
         key = key_of(build(first.target(first.model)), backend=f"{first.name} {first.model}", route=route)
-        return await self.cache.get(key, lambda: self._complete(build, route, tier, patience))
+        return await self.cache.get(key, lambda: self._complete(build, route, tier, name, patience))
 
-    async def _complete(self, build: BuildRequest, route: str, tier: Tier, patience: float | None) -> Completion:
-        opened = await self.open_stream(build, route=route, tier=tier, patience=patience)
-        text, finish, usage = [], "stop", None
+    async def _complete(
+        self, build: BuildRequest, route: str, tier: Tier, name: str | None, patience: float | None
+    ) -> Completion:
+        opened = await self.open_stream(build, route=route, tier=tier, name=name, patience=patience)
+        text: list[str] = []
+        finish, usage = "stop", None
         async with aclosing(opened.deltas) as deltas:
             async for delta in deltas:
                 if delta.retract:

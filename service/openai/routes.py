@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from service.chat.sse import EventStream
 from service.dependencies import Context
 from service.errors import ForbiddenError, InvalidRequestError, NotFoundError, RapportError, TooLargeError, openai_shape
 from service.limits import address_of
+from service.openai.app_calls import answer, check, is_app_call
 from service.openai.history import Place, instructions, place, spoken
 from service.openai.notices import Notices, Shown
 from service.openai.schemas import Completion, CompletionRequest, ModelCard, ModelList
@@ -86,6 +88,8 @@ async def complete(
     A resent history is not stored again. The stream carries our event ids, which OpenAI's clients ignore.
     What the user must be told stands before the reply as lines that begin with `> **Notice:**`, and in the field
     `rapport`; a client that shows it from there sends `X-Rapport-Notices: extension`.
+    `metadata: {"purpose": "app"}` asks for an answer about nobody, with an app's own API key: nothing is remembered or
+    stored, and at temperature 0 the same question may be answered from a cache.
     """
     route, backend = _route_and_backend(body.model, context)
     said = spoken(body.messages)
@@ -100,6 +104,10 @@ async def complete(
             code="message_too_large",
             param="messages",
         )
+    if is_app_call(body):
+        check(request, caller, context, body, route)
+        async with aclosing(await context.limits.admit(caller, address_of(request), "turn")):
+            return await answer(context, body, route, backend)
     named, wishes = _named(body, x_conversation_id), body.sampling()
     admission = await context.limits.admit(caller, address_of(request), "turn")
     try:
