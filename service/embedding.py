@@ -30,7 +30,7 @@ WORDS = "built-in-words"
 OPENAI_MODEL = "text-embedding-3-small"
 START_SECONDS = 20.0
 """Patience with a server that loads its model when it is first asked."""
-FILL_SECONDS = 15.0
+FILL_SECONDS = 3.0
 """Between looks for what was written while the server was away."""
 
 

@@ -18,10 +18,12 @@ from service.llm.errors import (
     ContextOverflowError,
     KeyRefusedError,
     ModelNotFoundError,
+    UnknownNameError,
 )
 from service.llm.overview import describe
 from service.llm.pool import Backends, fixed
 from service.llm.ports import ChatMessage, ChatRequest, Opened, Target
+from service.policies import parse_policies
 from tests.misbehaving.process import Misbehaving
 from tests.misbehaving.script import REPLY
 from tests.service.llm.conftest import QUICK
@@ -92,6 +94,38 @@ async def test_failing_over_never_leaves_the_route(pool_of: MakePool, odd: Calla
     assert (await ask(pool))[1].backend == "good"
 
 
+ROUTES = """
+[routes.general]
+[routes.quiet]
+backends = ["good", "bad"]
+[routes.strict]
+backends = ["good"]
+"""
+
+
+async def test_a_routes_policy_narrows_its_backends_and_failing_over_stays_inside(
+    pool_of: MakePool, odd: Callable[..., BackendConfig]
+) -> None:
+    policies = parse_policies(ROUTES)
+    bad, good = odd("500", name="bad"), odd("normal", name="good", routes=("general", "strict"))
+    other = odd("fast", name="other")
+    pool = pool_of(bad, good, other, policies=policies, patience=0.1)
+    assert [[provider.name for provider in pool.serving(route)] for route in ("general", "quiet", "strict")] == [
+        ["bad", "good", "other"],
+        ["bad"],  # `good` names its routes itself, and this is none of them
+        ["good"],
+    ]
+    assert pool.serving("unheard-of") == []
+    assert (await ask(pool, route="strict"))[1].backend == "good"
+    with pytest.raises(BackendUnavailableError):
+        await ask(pool, route="quiet")  # another backend would answer, but not on this route
+    with pytest.raises(UnknownNameError):
+        await ask(pool, route="strict", name="other")
+    assert describe(pool)[1]["routes"] == ["general", "strict"]
+    assert pool.unknown_backends() == []
+    assert pool_of(bad, policies=policies).unknown_backends() == ["good"]
+
+
 @pytest.mark.parametrize("quirk", ["429-once#p", "429-once-silent#p", "503-once#p"])
 async def test_a_busy_server_is_asked_again(quirk: str, pool_of: MakePool, odd: Callable[..., BackendConfig]) -> None:
     text, _ = await ask(pool_of(odd(quirk)))
@@ -126,9 +160,15 @@ async def test_keys_take_turns(pool_of: MakePool, odd: Callable[..., BackendConf
     assert {used.count(f"Bearer {key}") for key in ("one", "two", "three")} == {2}
 
 
-async def test_all_keys_refused_is_told(pool_of: MakePool, odd: Callable[..., BackendConfig]) -> None:
-    with pytest.raises(KeyRefusedError):
-        await ask(pool_of(odd("key-refused", api_keys=("one", "two"))))
+async def test_all_keys_refused_is_told_each_time(pool_of: MakePool, odd: Callable[..., BackendConfig]) -> None:
+    pool = pool_of(odd("key-refused", api_keys=("one-secret-key", "two")))
+    for _ in range(2):  # the second time they rest, which is no busy server
+        with pytest.raises(KeyRefusedError):
+            await ask(pool)
+    seen = describe(pool)[0]
+    assert seen["state"] == "keys_refused"
+    assert [(key["state"], key["calls"]) for key in seen["keys"]] == [("refused", 1), ("refused", 1)]
+    assert sorted(key["ends_with"] for key in seen["keys"]) == ["", "-key"]
 
 
 async def test_the_circuit_opens_and_closes_again(
