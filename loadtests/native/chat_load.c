@@ -53,7 +53,7 @@ static uint64_t T0, rng = 88172645463325252ull;
 static hist h_first, h_turn, h_added, h_added_turn, h_delay, h_gap, h_accept, w_added, w_first;
 static struct { uint64_t turns, ok, failed, tokens, missing, repeated, strange, wrong_tag, id_gaps, rebased, taken_over, breaks, cuts, resumed, reconnected, timeouts, connect, unfinished, bytes, events; } R;
 static uint64_t all_tokens, all_turns;
-static int open_now, open_peak;
+static int open_now, open_peak, retired;
 static struct { char name[64]; uint64_t n; } codes[48];
 
 static uint64_t rnd(void) { rng ^= rng << 13; rng ^= rng >> 7; rng ^= rng << 17; return rng; }
@@ -240,7 +240,8 @@ static void finish(user *u) {
   } else if (u->counted) { R.failed++; note(u->code[0] ? u->code : "unknown"); }
   if (u->close_after || u->failed) hang_up(u);
   u->state = THINKING;
-  u->due = most_turns && u->turns >= most_turns ? UINT64_MAX : now + (uint64_t)(uniform(think_a, think_b) * 1e9);
+  u->due = now + (uint64_t)(uniform(think_a, think_b) * 1e9);
+  if (most_turns && u->turns >= most_turns) { u->due = UINT64_MAX; retired++; }
 }
 
 static int body(user *u, const char *p, size_t n, uint64_t ts) { /* 1: the connection was left */
@@ -396,7 +397,7 @@ int main(int ac, char **av) {
   static struct epoll_event evs[1024]; static char rb[1 << 17];
   while (!stop) {
     uint64_t now = now_ns();
-    if (now > last || (now > end && open_now == 0)) break;
+    if (now > last || ((now > end || retired == C) && open_now == 0)) break;
     if (now >= next_scan) {
       next_scan = now + 2000000;
       for (int i = 0; i < C; i++) {
