@@ -5,6 +5,7 @@ LongTermMemoryError
 ├── ReasonerRefusedError          the models won't answer this text; the work counts as tried
 ├── EmbedderUnavailableError      no model makes vectors now; texts are found by their words meanwhile
 ├── StoreUnavailableError         PostgreSQL is away or restarting
+├── HalfDoneError                 a statement did part of what it does: a bug, and the transaction is rolled back
 ├── KeyUnavailableError           the master key that a user's texts are sealed under isn't here
 ├── AccountErasedError            moments ago; it can begin anew in a minute
 ├── MemoryNotFoundError           absent, or another user's
@@ -38,6 +39,10 @@ class EmbedderUnavailableError(LongTermMemoryError):
 
 class StoreUnavailableError(LongTermMemoryError):
     """PostgreSQL is away or restarting."""
+
+
+class HalfDoneError(LongTermMemoryError):
+    """A statement did part of what it does; its transaction must not be committed."""
 
 
 class KeyUnavailableError(LongTermMemoryError):

@@ -15,6 +15,7 @@ from uuid import UUID
 from memory.errors import (
     AgeAssuranceRequiredError,
     ConversationNotFoundError,
+    HalfDoneError,
     IdempotencyConflictError,
     RouteLockedError,
     TooYoungError,
@@ -329,7 +330,7 @@ WITH done AS (
     INSERT INTO outbox (user_id, conversation_id) SELECT $1, conversation_id FROM done
     ON CONFLICT (user_id, conversation_id) DO UPDATE SET not_before = now(), dispatched_at = NULL
 )
-SELECT seq FROM message
+SELECT (SELECT seq FROM message) AS seq, EXISTS (SELECT FROM done) AS ended
 """
 
 
@@ -338,7 +339,7 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
 
     Asking again after a commit whose answer was lost gives the same seq.
     """
-    seq = await connection.fetchval(
+    row = await connection.fetchrow(
         COMMIT,
         user_id,
         turn_id,
@@ -354,6 +355,9 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         reply.speaker,
         said_digest("assistant", reply.text),
     )
+    seq = row["seq"]
+    if seq is None and row["ended"]:
+        raise HalfDoneError("The turn was ended without its reply; the transaction must not be.")
     if seq is None:
         seq = await connection.fetchval(
             "SELECT seq FROM messages WHERE user_id = $1 AND id = $2", user_id, reply.message_id
