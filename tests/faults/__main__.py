@@ -2,9 +2,13 @@
 
 import argparse
 import asyncio
+import importlib.util
 import json
+import os
 import sys
 import time
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,6 +81,12 @@ SETTINGS = (
     INSIDE_ROUNDS,
     OUTSIDE_ROUNDS,
 )
+OURS = {setting.name for setting in SETTINGS}
+ALL = "Rapport, all"
+PAUSE = (0.05, 0.35)
+"""Seconds between two faults."""
+ROUND_SECONDS = 900.0
+"""After which a round counts as hung."""
 NAIVE = (
     Setting("naive path, kills only", 1, KILLS, processes={"prefix": "naive-", "workers": 2}),
     Setting(
@@ -88,61 +98,120 @@ NAIVE = (
 )
 
 
-async def rounds(setting: Setting, seed: int, factor: float, end: float) -> list[Outcome]:
-    """All rounds of a setting that can begin before `end`."""
-    outcomes: list[Outcome] = []
-    faults = {name: max(1, round(count * factor)) for name, count in setting.faults.items()}
-    with TemporaryDirectory(prefix="rapport-faults-") as home:
-        async with opened_world(Path(home), **setting.servers) as world:
-            for number in range(setting.rounds):
-                if time.monotonic() > end:
-                    break
-                drain = 20.0 if "prefix" in setting.processes else 300.0
-                plan = Plan(seed + number, faults, clients=10, words=40, drain_seconds=drain)
-                outcome = await run(world, plan, **setting.processes)
-                verdict = outcome.verdict
-                told = f"{setting.name}, seed {plan.seed}: {outcome.faults} faults in {outcome.seconds:.0f} s, "
-                told += f"{verdict.acknowledged} acknowledged, {verdict.failed.total()} failed"
-                print(f"{time.strftime('%H:%M:%S')} {told}: {verdict.summary()}", flush=True)
-                outcomes.append(outcome)
-    return outcomes
+def possible(setting: Setting) -> str:
+    """Why a setting can't be run here; empty when it can."""
+    if setting.servers.get("clock") and importlib.util.find_spec("libfaketime") is None:
+        return "no clock can be put forward without libfaketime (pip install libfaketime)"
+    if setting.servers.get("disk") and os.geteuid() != 0:
+        return "a disk of its own that runs full wants root"
+    return ""
 
 
-def main() -> int:
+@dataclass
+class Run:
+    """All rounds of one long run, as far as it has come."""
+
+    options: argparse.Namespace
+    found: dict[str, list[Outcome]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    """Faults that can't be struck on this machine; they are not planned, and that is said."""
+    undone: list[str] = field(default_factory=list)
+    """Rounds that were planned and not done, or that the harness itself broke off: the run has failed."""
+
+    def plan(self, setting: Setting, seed: int) -> Plan:
+        faults = {name: max(1, round(count * self.options.factor)) for name, count in setting.faults.items()}
+        drain = 20.0 if "prefix" in setting.processes else 300.0
+        return Plan(seed, faults, clients=10, words=40, drain_seconds=drain, pause=PAUSE)
+
+    async def rounds(self, setting: Setting, end: float) -> None:
+        """All rounds of a setting that can begin before `end`, in a world of their own."""
+        outcomes = self.found.setdefault(setting.name, [])
+        with TemporaryDirectory(prefix="rapport-faults-") as home:
+            async with opened_world(Path(home), **setting.servers) as world:
+                for number in range(setting.rounds):
+                    if time.monotonic() > end:
+                        self.undone.append(f"{setting.name}: {setting.rounds - number} rounds not begun in time")
+                        return
+                    plan = self.plan(setting, self.options.seed + len(outcomes))
+                    async with asyncio.timeout(ROUND_SECONDS):
+                        outcome = await run(world, plan, **setting.processes)
+                    outcomes.append(outcome)
+                    tell(setting.name, outcome)
+
+    def all_of(self, settings: Sequence[Setting], end: float) -> None:
+        for setting in settings:
+            if self.options.only not in setting.name:
+                continue
+            if reason := possible(setting):
+                self.skipped.append(f"{setting.name}: skipped, {reason}")
+                print(self.skipped[-1], flush=True)
+                continue
+            try:
+                asyncio.run(self.rounds(setting, end))
+            except Exception as error:
+                # one broken round must not cost the figures of the others
+                traceback.print_exc()
+                self.undone.append(f"{setting.name}: broken off by {type(error).__name__}")
+            self.write()
+
+    def figures(self) -> dict[str, Any]:
+        ours = [outcome for setting in OURS for outcome in self.found.get(setting, [])]
+        figures: dict[str, Any] = {name: summed(outcomes) for name, outcomes in self.found.items() if outcomes}
+        if ours:
+            figures[ALL] = summed(ours) | {"skipped": self.skipped, "undone": self.undone}
+        return figures
+
+    def write(self) -> None:
+        if self.options.json:
+            self.options.json.write_text(json.dumps(self.figures(), indent=1))
+
+
+def tell(name: str, outcome: Outcome) -> None:
+    verdict = outcome.verdict
+    told = f"{name}, seed {outcome.plan.seed}: {outcome.faults} faults in {outcome.seconds:.0f} s, "
+    told += f"{verdict.acknowledged} acknowledged, {verdict.replies_taken_over} replies taken over, "
+    told += f"{verdict.failed.total()} failed: {verdict.summary()}"
+    if outcome.short_of_plan:
+        told += f"; short of plan by {outcome.short_of_plan}"
+    print(f"{time.strftime('%H:%M:%S')} {told}", flush=True)
+    for broken in verdict.broken.values():
+        for line in broken[:5]:
+            print(f"    {line}", flush=True)
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--factor", type=float, default=1.0, help="times the usual number of faults of each kind")
     parser.add_argument("--naive", action="store_true", help="run the naive path too, for comparison")
-    parser.add_argument("--minutes", type=float, default=600.0, help="begin no round after so many minutes")
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no round after so many minutes, and fail")
     parser.add_argument("--only", default="", help="the settings whose name holds this")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
-    options = parser.parse_args()
-    print(f"seed {options.seed}", flush=True)
+    parser.add_argument("--json", type=Path, help="write all figures to this file, after each round")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parsed()
+    long_run = Run(options)
+    long_run.write()  # a file that can't be written is found out now, not after half an hour
+    planned = sum(sum(long_run.plan(each, 0).faults.values()) * each.rounds for each in SETTINGS if not possible(each))
+    print(f"seed {options.seed}: {planned:,} faults planned", flush=True)
     end = time.monotonic() + options.minutes * 60
-    found: dict[str, list[Outcome]] = {}
-    figures: dict[str, Any] = {}
-    for setting in (*SETTINGS, *(NAIVE if options.naive else ())):
-        if options.only in setting.name and (time.monotonic() < end or setting in NAIVE):
-            longest = end if setting in SETTINGS else float("inf")
-            begun = options.seed + len(found.get(setting.name, ()))
-            outcomes = asyncio.run(rounds(setting, begun, options.factor, longest))
-            found.setdefault(setting.name, []).extend(outcomes)
-            figures[setting.name] = summed(found[setting.name])
-            if options.json:
-                options.json.write_text(json.dumps(figures, indent=1))
-    rapport = {setting.name for setting in SETTINGS}
-    ours = [outcome for name, outcomes in found.items() if name in rapport for outcome in outcomes]
+    long_run.all_of(SETTINGS, end)
+    if options.naive:
+        long_run.all_of(NAIVE, float("inf"))
+    figures = long_run.figures()
+    total = figures.get(ALL)
     print(f"\n{HEAD}")
-    for name, found_figures in figures.items():
-        print(row(name, found_figures))
-    if not ours:
-        return 0
-    total = figures["Rapport, all"] = summed(ours)
-    print(f"{row('**Rapport, all**', total)}\n\n{kinds(total)}\n")
+    for name, found in figures.items():
+        print(row(f"**{name}**" if name == ALL else name, found))
+    if total is None:
+        return 1 if long_run.undone else 0
+    print(f"\n{kinds(total)}\n")
     print(json.dumps({key: value for key, value in total.items() if key not in {"by_kind", "seeds"}}, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
-    return 0 if is_clean(total) else 1
+    clean = is_clean(total) and not long_run.undone
+    print("Everything held." if clean else f"RED: {', '.join(long_run.undone) or 'see above'}")
+    return 0 if clean else 1
 
 
 if __name__ == "__main__":

@@ -38,11 +38,10 @@ class Told:
     failure: str = ""
     ended: bool = False
     bubble: Bubble = field(default_factory=Bubble)
-    gaps: list[float] = field(default_factory=list)
-    """Seconds without an event before each take-over, as the client saw them."""
-    longest: float = 0.0
-    shrunk: int = 0
-    """How often text that was shown was taken back; told by a rebase, but seen."""
+    gaps: list[tuple[float, float]] = field(default_factory=list)
+    """From the last event before each take-over to the first one after it, as the client saw them."""
+    taken_back: list[str] = field(default_factory=list)
+    """Each time that text was taken back which had been shown: told by an event, but seen. What told it."""
     second: str | None = None
     """What another reader, who came later and elsewhere, had on the screen at the end."""
     gone: bool = False
@@ -67,12 +66,10 @@ class Told:
             return
         if len(self.bubble.events) == known and self.bubble.repeated:
             self.wrong.append(f"{event_id} {kind} came again")
-        if self.last_event:
-            gap = now - self.last_event
-            self.longest = max(self.longest, gap)
-            epochs = [int(found.partition("-")[0]) for found, _, _ in self.bubble.events[-2:]]
-            if len(epochs) == 2 and epochs[0] != epochs[1]:
-                self.gaps.append(gap)
+        epochs = [int(found.partition("-")[0]) for found, _, _ in self.bubble.events[-2:]]
+        new_writer = len(epochs) == 2 and epochs[0] != epochs[1]
+        if self.last_event and new_writer:
+            self.gaps.append((self.last_event, now))
         self.last_event = now
         if kind == "turn.accepted":
             self.accept(data)
@@ -86,7 +83,11 @@ class Told:
         if not self.expected.startswith(text):
             self.wrong.append(f"{event_id} {kind} shows …{text[-60:]!r}")
         if not text.startswith(before):
-            self.shrunk += 1
+            told = f"{kind} {data.get('reason', '')}".strip()
+            self.taken_back.append(told)
+            if not new_writer:
+                # a writer that lives knows all that it has shown, whatever became of the log
+                self.wrong.append(f"{event_id} {told} takes back what its own writer had shown")
 
     def accept(self, data: dict[str, Any]) -> None:
         said = (data["turn_id"], data["message_id"], data["seq"])
@@ -240,7 +241,8 @@ class Observer:
             except AWAY:
                 await asyncio.sleep(0.1)
         told.wrong += [f"second reader: {wrong}" for wrong in other.wrong]
-        told.second = other.bubble.text if other.bubble.ended and not other.failure else None
+        told.second = other.bubble.text if other.bubble.ended else None
+        told.taken_back += other.taken_back
 
 
 async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:

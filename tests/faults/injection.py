@@ -20,6 +20,8 @@ KNOWN: dict[str, Fault] = {}
 SLEEP_SECONDS = 1.5
 LASTING = ("stop ", "sleepwalker", "restart ", "upstream ", "jump ", " delay", " black hole", " lost answer")
 AT_ONCE = 3
+UNSEEN = ("kill postgres backend", "fill disk", "kill valkey", "roll valkey back")
+"""Over before the servers serve again: their absence ends when they do."""
 
 
 def fault(name: str) -> Callable[[Fault], Fault]:
@@ -54,7 +56,11 @@ class Injector:
     async def _strike(self, name: str) -> None:
         """Strike until it has happened, a few times at most."""
         for _ in range(20):
-            if await KNOWN[name](self):
+            with self.world.absences.noted(name):
+                struck = await KNOWN[name](self)
+                if struck and name in UNSEEN:
+                    await self.world.answers_again()
+            if struck:
                 self.done[name] += 1
                 return
             self.missed[name] += 1

@@ -216,7 +216,8 @@ def of_turns(verdict: Verdict, messages: list[Any], turns: list[Any]) -> None:
         if stored > wanted:
             verdict.twice.append(f"turn {row['id']} ({row['status']}) has {stored} replies")
         elif stored < wanted:
-            verdict.lost.append(f"turn {row['id']} is completed without a reply")
+            told = f"epoch {row['epoch']}, {row['finish_reason']} by {row['backend']}, reply {row['reply_message_id']}"
+            verdict.lost.append(f"turn {row['id']} is completed without a reply: {told}")
         if row["status"] == "running":
             verdict.unfinished.append(f"turn {row['id']} still runs, epoch {row['epoch']}")
     answered = Counter(row["user_message_id"] for row in turns)

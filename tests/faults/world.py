@@ -30,6 +30,7 @@ from service.auth.local_keys import AGE, SESSION, ensure_key, mint
 from service.dev.errors import EmbeddedError
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.valkey import EmbeddedValkey
+from tests.faults.gaps import Absences
 from tests.faults.proxy import Hop
 
 CHECKOUT = Path(__file__).parents[2]
@@ -88,6 +89,7 @@ class World:
     keeping: bool = True
     """Whether who dies is replaced."""
     statuses: Counter[str] = field(default_factory=Counter)
+    absences: Absences = field(default_factory=Absences)
     _pids: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     _gone: dict[int, int] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -232,6 +234,18 @@ class World:
         except redis.exceptions.RedisError:
             return False
 
+    async def answers_again(self) -> None:
+        """Until PostgreSQL takes statements again: a killed backend takes the whole server through its recovery."""
+        for _ in range(200):
+            with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
+                connection = await asyncpg.connect(self.postgres.url("rapport", superuser=True), timeout=2)
+                try:
+                    await connection.execute("SELECT 1", timeout=2)
+                finally:
+                    connection.terminate()
+                return
+            await asyncio.sleep(0.05)
+
     def signal(self, part: Part, number: int) -> bool:
         """Send a signal; False when there is nobody to send it to."""
         if part.pid in self._gone:
@@ -352,6 +366,7 @@ class World:
         await self.wipe_valkey()
         (self.home / "tally").unlink(missing_ok=True)
         self.statuses.clear()
+        self.absences = Absences()
 
     async def open(self) -> None:
         """Start the servers, and the parent of all processes."""
