@@ -355,6 +355,7 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         reply.speaker,
         said_digest("assistant", reply.text),
     )
+    assert row is not None  # noqa: S101  it has no FROM
     seq = row["seq"]
     if seq is None and row["ended"]:
         raise HalfDoneError("The turn was ended without its reply; the transaction must not be.")
