@@ -23,7 +23,7 @@ SPARE_FILES = 500
 """Descriptors that a process needs besides its streams: databases, caches, libraries."""
 
 
-def find_limit(first: int, step: int, most: int, seconds: float, *, worker: bool) -> list[dict[str, Any]]:
+def find_limit(first: int, step: int, most: int, seconds: float, logs: Path, *, worker: bool) -> list[dict[str, Any]]:
     """More and more users on the same servers, until the added p95 or the success says that it is enough."""
     rows: list[dict[str, Any]] = []
     with running(worker=worker) as topology:
@@ -37,6 +37,7 @@ def find_limit(first: int, step: int, most: int, seconds: float, *, worker: bool
             )
             if row["added_first"]["p95"] > TOO_LATE_MS or row["success"] < LEAST_SUCCESS:
                 break
+        topology.keep_logs(logs)
     return rows
 
 
@@ -83,7 +84,7 @@ def check_files(streams: int, instances: int) -> None:
         )
 
 
-def hold_streams(streams: int, between_ms: int, ramp: float, hold: float) -> Outcome:
+def hold_streams(streams: int, between_ms: int, ramp: float, hold: float, logs: Path) -> Outcome:
     """Open so many replies that trickle, and keep all of them open together for `hold` seconds."""
     tokens = int((ramp + hold) * 1000 / between_ms) + 1
     with running(mock=Mock(first_ms=500, between_ms=between_ms, tokens=tokens, stamped=1), worker=False) as topology:
@@ -96,8 +97,11 @@ def hold_streams(streams: int, between_ms: int, ramp: float, hold: float) -> Out
             breaks=0,
             turns=1,
             grace=2 * (ramp + hold) + 60,
+            timeout=2 * (ramp + hold) + 60,
         )
-        return run(topology, wish)
+        outcome = run(topology, wish)
+        topology.keep_logs(logs)
+        return outcome
 
 
 def report_streams(outcome: Outcome, between_ms: int) -> Report:
@@ -154,11 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wish = parser.parse_args(arguments)
     folder = wish.out or new_folder(wish.what)
     if wish.what == "users":
-        rows = find_limit(wish.first, wish.step, wish.most, wish.seconds, worker=not wish.no_worker)
+        rows = find_limit(wish.first, wish.step, wish.most, wish.seconds, folder / "logs", worker=not wish.no_worker)
         path = report_limit(rows, worker=not wish.no_worker).write(folder, rows)
     else:
         check_files(wish.streams, 3)
-        outcome = hold_streams(wish.streams, wish.between_ms, wish.ramp, wish.hold)
+        outcome = hold_streams(wish.streams, wish.between_ms, wish.ramp, wish.hold, folder / "logs")
         path = report_streams(outcome, wish.between_ms).write(folder, asdict(outcome))
     print(f"\n{path.read_text()}\nWritten to {folder}")
     return 0

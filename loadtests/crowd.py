@@ -30,6 +30,8 @@ class Wish:
     turns: int = 0
     """Of each user, at most; 0: as many as there is time for."""
     grace: float = 60.0
+    timeout: float = 120.0
+    """Seconds that one turn may take."""
     every: int = 5
 
 
@@ -91,6 +93,7 @@ def _command(topology: Topology, wish: Wish, users: Path, says: Path, progress: 
         "warm": wish.warm,
         "ramp": wish.ramp,
         "grace": wish.grace,
+        "timeout": wish.timeout,
         "breaks": wish.breaks,
         "turns": wish.turns,
         "expect": topology.mock.tokens,

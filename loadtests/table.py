@@ -191,11 +191,14 @@ def _spent(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def measure(users: int, seconds: float, *, instances: int, mock: Mock, worker: bool = True) -> dict[str, Any]:
-    """One row, on servers of its own."""
+def measure(
+    users: int, seconds: float, logs: Path, *, instances: int, mock: Mock, worker: bool = True
+) -> dict[str, Any]:
+    """One row, on servers of its own; what they complained of is kept in `logs`."""
     warm = min(20.0, seconds / 4)
     with running(instances=instances, mock=mock, worker=worker) as topology:
         row = figures(run(topology, Wish(users=users, seconds=seconds, warm=warm, ramp=min(15.0, warm))))
+        topology.keep_logs(logs)
     print(
         f"{users:>6,} users: {row['success']:.2f} % of {row['turns']:,} turns, added p50/p95/p99 {three(row['added_first'])} ms, "
         f"first token p95 {ms(row['first_token']['p95'])} ms, wrong tokens {row['wrong_tokens']}, "
@@ -217,8 +220,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=None)
     wish = parser.parse_args(arguments)
+    folder = wish.out or new_folder("table")
     rows = [
-        measure(int(users), wish.seconds, instances=wish.instances, mock=Mock(), worker=not wish.no_worker)
+        measure(
+            int(users),
+            wish.seconds,
+            folder / f"logs-{users}",
+            instances=wish.instances,
+            mock=Mock(),
+            worker=not wish.no_worker,
+        )
         for users in wish.users.split(",")
     ]
     report = Report("The operators' table")
@@ -228,7 +239,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"twenty loses its connection and is followed further on another. {wish.seconds:.0f} s a row."
     )
     tell(report, rows)
-    folder = wish.out or new_folder("table")
     print(f"\n{report.write(folder, rows).read_text()}\nWritten to {folder}")
     return 0 if all(row["success"] >= GOAL_SUCCESS and row["wrong_tokens"] == 0 for row in rows) else 1
 

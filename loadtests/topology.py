@@ -85,6 +85,13 @@ class Topology:
             found: dict[str, Any] = json.load(answer)
             return found
 
+    def keep_logs(self, folder: Path) -> None:
+        """Save what the parts complained of: their homes go with them."""
+        for name, log in self.logs.items():
+            if log.exists() and log.stat().st_size:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(log, folder / f"{name}.log")
+
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         """Settings as in compose.yaml; limits are the product's own defaults."""
         large = {
