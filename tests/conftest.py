@@ -27,6 +27,7 @@ PREFIXES = (
     "AUTH_",
     "AGE_",
     "RATE_LIMIT_",
+    "EMBEDDINGS",
 )
 for name in [name for name in os.environ if name.startswith(PREFIXES)]:
     del os.environ[name]
