@@ -259,7 +259,8 @@ def _guarded(action: Callable[[], Result]) -> Result:
     try:
         return action()
     except (RapportError, LongTermMemoryError, BackendConfigError) as error:
-        errors.print(f"[red]{error}[/red]", highlight=False)
+        # unbroken lines: what is searched for in a log must be found
+        errors.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 

@@ -59,7 +59,9 @@ def _entry(name: str, backends: Sequence[BackendConfig]) -> BackendConfig:
     return config.model_copy(update={"embedding_model": model})
 
 
-async def check_embedder(embedder: Embedder, database: Database, *, seconds: float = START_SECONDS) -> None:
+async def check_embedder(
+    embedder: Embedder, database: Database, source: str, *, seconds: float = START_SECONDS
+) -> None:
     """Raises `StartError` when the memories' vectors are of other models, or of another width.
 
     A server that is away is waited for later: messages are kept without vectors until it answers.
@@ -85,7 +87,7 @@ async def check_embedder(embedder: Embedder, database: Database, *, seconds: flo
         return  # its first answer will tell; until then nothing has a vector
     if width is None:
         async with database.system() as connection:
-            adopted = await adopt(connection, embedder.name, embedder.dimensions)
+            adopted = await adopt(connection, embedder.name, embedder.dimensions, source)
         width = embedder.dimensions if adopted else None
     if width is None:
         raise StartError(
@@ -108,7 +110,9 @@ async def meaning(embedder: Embedder, text: str) -> Vectors | None:
     return vector
 
 
-async def keep_filling(embedder: BackendEmbedder, database: Database, *, seconds: float = FILL_SECONDS) -> None:
+async def keep_filling(
+    embedder: BackendEmbedder, database: Database, source: str, *, seconds: float = FILL_SECONDS
+) -> None:
     """Give what was written while the server was away its vectors, as soon as it is back. Until cancelled."""
     filled = -1
     while True:
@@ -117,7 +121,7 @@ async def keep_filling(embedder: BackendEmbedder, database: Database, *, seconds
             with suppress(LongTermMemoryError):
                 if embedder.dimensions:
                     async with database.system() as connection:
-                        await adopt(connection, embedder.name, embedder.dimensions)
+                        await adopt(connection, embedder.name, embedder.dimensions, source)
                 while await fill_missing(database, embedder):
                     pass
                 filled = missed

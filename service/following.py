@@ -29,6 +29,11 @@ class FollowingEmbedder:
         self._open_source = open_source
 
     @property
+    def active(self) -> Embedder:
+        """The one that makes the vectors now."""
+        return self._active
+
+    @property
     def name(self) -> str:
         return self._active.name
 

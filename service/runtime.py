@@ -116,7 +116,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         if writes:
             background.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
         if isinstance(own_embedder, BackendEmbedder):  # the built-in one is never away
-            background.append(asyncio.create_task(keep_filling(own_embedder, database), name="missing-vectors"))
+            background.append(asyncio.create_task(keep_filling(own_embedder, database, settings.embeddings), name="missing-vectors"))
         background.append(asyncio.create_task(embedder.run(), name="embedding-model"))
         stack.push_async_callback(_stop, background)
         yield Runtime(
@@ -186,7 +186,7 @@ async def _check(settings: Settings, database: Database, embedder: Embedder, sta
         await check_database(database)
         await check_vault(settings, database)
         await check_connections(database, settings)
-        await check_embedder(embedder, database)
+        await check_embedder(embedder, database, settings.embeddings)
         if not settings.redis_enabled:
             stack.push_async_callback(await refuse_second_local_instance(settings.database_url.get_secret_value()))
     except StoreUnavailableError:

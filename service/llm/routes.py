@@ -6,6 +6,7 @@ from memory.ports import Embedder
 from service.auth.dependencies import Operator
 from service.auth.problems import problems
 from service.dependencies import Context
+from service.following import FollowingEmbedder
 from service.limits import address_of
 from service.llm.embeddings import BackendEmbedder
 from service.llm.overview import cache_use, describe, router_choices
@@ -34,6 +35,7 @@ async def read_backends(request: Request, operator: Operator, context: Context) 
 
 
 def _embeddings(embedder: Embedder) -> EmbeddingsView:
+    embedder = embedder.active if isinstance(embedder, FollowingEmbedder) else embedder
     if isinstance(embedder, BackendEmbedder):
         state = "resting" if embedder.is_resting else "ready"
         return EmbeddingsView(
