@@ -168,6 +168,14 @@ _POINTING = re.compile(
     r"|\b(?:a|the) (?:\w+ )?(?:fan|lot|bit|one|thing|stuff)[.!]?$|[这那此]|これ|それ|あれ|この|その|あの",
     re.IGNORECASE,
 )
+# "likes watching the games": which ones, only the conversation knows. What everybody has but one of is another matter
+_THE_ONE = re.compile(
+    r"\b(?:likes?|loves?|enjoys?|dislikes?|hates?|adores?|is a fan of)\b[^.;]*?\bthe (?!(?:\w+ )?(?:sea|beach|ocean|mountains?|"
+    r"outdoors|countryside|city|sun|rain|snow|cold|heat|dark|summer|winter|autumn|spring|morning|evening|night|weekends?|"
+    r"piano|violin|guitar|cello|flute|drums?|theat(?:re|er)|cinema|opera|gym|arts?|internet|moon|stars|forest|woods|desert|"
+    r"smell|taste|sound|colou?r|feeling|idea|beatles)\b)(?-i:[a-z])",
+    re.IGNORECASE,
+)
 _THIRD = re.compile(r"\b(?:he|she|it|they|him|her|them|his|hers|its|their|theirs)\b", re.IGNORECASE)
 
 
@@ -248,7 +256,7 @@ def without_particles(claim: str) -> str:
 def dangles(claim: str, quote: str) -> bool:
     """Whether the claim can't be understood by itself: it points at something, or speaks as one of the two who talked."""
     plain = _ASIDE.sub("", claim.translate(_APOSTROPHES)).strip()
-    if _OWN_VIEW.search(plain) or _ADDRESS.search(plain) or _POINTING.search(plain):
+    if any(pattern.search(plain) for pattern in (_OWN_VIEW, _ADDRESS, _POINTING, _THE_ONE)):
         return True
     pronouns = {found.lower() for found in _THIRD.findall(plain)} & {found.lower() for found in _THIRD.findall(quote)}
     return bool(pronouns) and not names(plain)

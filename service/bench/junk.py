@@ -85,7 +85,7 @@ class Talk:
 
 
 async def measure(
-    dsn: str, backends: Sequence[BackendConfig], files: Sequence[Path], seconds: float, answers: Path | None
+    dsn: str, backends: Sequence[BackendConfig], files: Sequence[Path], seconds: float, answers: Path | None, skip: int
 ) -> tuple[Run, str, str]:
     """Learn for `seconds` at most; gives what was done, the audit's report as JSON, and the facts to read."""
     database = Database(PoolConfig(dsn, size=2, overflow=2))
@@ -93,7 +93,9 @@ async def measure(
     pool = Backends(backends, learn=False)
     run = Run()
     try:
-        talks = [talk for path in files for talk in [await _stored(database, path.stem, raw) for raw in _listed(path)]]
+        talks = [
+            talk for path in files for talk in [await _stored(database, path.stem, raw, skip) for raw in _listed(path)]
+        ]
         reasoner = BackendReasoner(pool, patience=PATIENCE)
         asked = reasoner if answers is None else Answers(reasoner, answers)
         await _learn_all(database, embedder, asked, talks, run, seconds)
@@ -110,13 +112,13 @@ def _listed(path: Path) -> list[dict[str, Any]]:
     return list(found["conversations"] if isinstance(found, dict) else found)
 
 
-async def _stored(database: Database, name: str, raw: dict[str, Any]) -> Talk:
+async def _stored(database: Database, name: str, raw: dict[str, Any], skip: int) -> Talk:
     subject = f"{name}/{raw['id']}"
     owner = Owner(derive_user_id(ISSUER, subject), ISSUER, subject)
     speakers, turns = raw["speakers"], raw["turns"]
     talk = Talk(owner.user_id, uuid7())
     messages = []
-    for number, turn in enumerate(turns):
+    for number, turn in enumerate(turns[skip:]):
         day = datetime.fromisoformat(turn["date"]) if turn.get("date") else datetime(2024, 1, 1)  # noqa: DTZ001  set below
         said_at = day.replace(tzinfo=UTC) + timedelta(hours=9, seconds=number)
         role = "user" if turn["speaker"] == speakers[0] else "assistant"
@@ -133,7 +135,7 @@ async def _learn_all(
     database: Database, embedder: Embedder, reasoner: Reasoner, talks: Sequence[Talk], run: Run, seconds: float
 ) -> None:
     config = LearnConfig(
-        batch=BATCH, lease_seconds=60, index_limit=BATCH, retry_seconds=0.01, summary=SummaryConfig(every=10**6)
+        batch=BATCH, lease_seconds=60, index_limit=0, retry_seconds=0.01, summary=SummaryConfig(every=10**6)
     )
     until = time.monotonic() + seconds
     waiting = list(talks)
@@ -178,10 +180,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--facts", type=Path)
+    parser.add_argument("--skip", type=int, default=0, help="messages left out at the beginning of each conversation")
     parser.add_argument("--answers", type=Path, help="keeps the model's answers, and takes them from there again")
     asked = parser.parse_args(argv)
     with _backends(asked.model) as backends, scratch_database() as dsn:
-        run, report, facts = asyncio.run(measure(dsn, backends, asked.data, asked.seconds, asked.answers))
+        run, report, facts = asyncio.run(measure(dsn, backends, asked.data, asked.seconds, asked.answers, asked.skip))
     if asked.facts:
         asked.facts.write_text(facts)
     shown = {

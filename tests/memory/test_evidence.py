@@ -31,6 +31,9 @@ def reason(*arguments: str, **options: str) -> str:
 
 
 SUPPORTED = [
+    ("I love swimming in the sea.", "I love swimming in the sea", "The user loves swimming in the sea."),
+    ("I enjoy going to the opera.", "I enjoy going to the opera", "The user enjoys going to the opera."),
+    ("I love hiking in the Alps.", "I love hiking in the Alps", "The user loves hiking in the Alps."),
     # English
     (
         "I'm Tom, I moved to Oslo in May and I can't eat nuts.",
@@ -83,6 +86,8 @@ def test_what_the_words_say_is_believed(message: str, quote: str, text: str) -> 
 
 
 REFUSED = [
+    ("I enjoy watching the games.", "I enjoy watching the games", "The user likes watching the games.", "dangling"),
+    ("I love the sense of wonder.", "I love the sense of wonder", "The user likes the sense of wonder.", "dangling"),
     # read by hand in what the embedded model claimed (November 2026)
     ("Shower first. Then try to be productive as well", "Then try to be productive as well", "The user tries yoga.", "second_person"),
     ("I'll try to be productive.", "I'll try to be productive", "The user will try to be productive.", "passing"),
