@@ -5,6 +5,7 @@ profile, title. What else rested on the same words is forgotten with them. Learn
 row first, so that a late learner either wrote before (and its work is erased) or finds a tombstone.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from memory import tombstones
+from memory import echoes, tombstones
+from memory.echoes import Echo
 from memory.errors import MemoryNotFoundError
 from memory.postgres import Connection
 from memory.quotes import locate
@@ -46,6 +48,12 @@ class Erasure:
     """A reply was being written; its writer learns of the end with its next renewal."""
     redacted: list[UUID] = field(default_factory=list)
     """Messages that still have words, and need an episode of what is left."""
+    told: list[str] = field(default_factory=list, repr=False)
+    """What the forgotten facts said, to find the summaries that tell it. It leaves this process nowhere."""
+    gone: set[UUID] = field(default_factory=set)
+    """Messages whose words went, all or some."""
+    similar: list[Echo] = field(default_factory=list)
+    """What may still say what was forgotten, in other words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +65,28 @@ class _Message:
     created_at: datetime
 
 
-async def forget(connection: Connection, user_id: UUID, memory_id: UUID) -> Erasure:
-    """Forget a fact with its history, or an episode; raises `MemoryNotFoundError`."""
+async def forget(connection: Connection, user_id: UUID, memory_id: UUID, *, similar: bool = False) -> Erasure:
+    """Forget a fact with its history, or an episode; raises `MemoryNotFoundError`.
+
+    What may say the same in other words is named in `Erasure.similar`; with `similar` what surely does is forgotten too.
+    """
     await _lock(connection, user_id)
     erasure = Erasure("memory")
+    await _forget_one(connection, user_id, memory_id, erasure)
+    if similar:
+        for echo in [echo for echo in erasure.similar if echo.sure]:
+            with contextlib.suppress(MemoryNotFoundError):  # it went with another
+                await _forget_one(connection, user_id, echo.id, erasure)
+    await _forget_derived(connection, user_id, erasure)
+    return erasure
+
+
+async def _forget_one(connection: Connection, user_id: UUID, memory_id: UUID, erasure: Erasure) -> None:
     chain = [row["id"] for row in await connection.fetch(CHAIN, user_id, memory_id)]
     if chain:
         spans = await _spans_of(connection, user_id, chain)
+        erasure.similar += await echoes.find(connection, user_id, chain, list(spans))
+        erasure.told += await _texts(connection, user_id, chain)
         messages = await _messages(connection, user_id, list(spans))
         for message in messages:
             await _redact(connection, user_id, erasure, message, spans[message.id])
@@ -73,9 +96,15 @@ async def forget(connection: Connection, user_id: UUID, memory_id: UUID) -> Eras
         if not messages:
             raise MemoryNotFoundError("There is no such memory.")
         await _redact(connection, user_id, erasure, messages[0], None)
+    erasure.gone.update(message.id for message in messages)
     await _forget_what_lost_its_words(connection, user_id, erasure, [message.id for message in messages])
-    await _forget_derived(connection, user_id, erasure)
-    return erasure
+
+
+async def _texts(connection: Connection, user_id: UUID, facts: Sequence[UUID]) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT text FROM facts WHERE user_id = $1 AND id = ANY ($2::uuid[])", user_id, list(facts)
+    )
+    return [row["text"] for row in rows]
 
 
 CHAIN = """
@@ -249,6 +278,11 @@ async def _forget_derived(connection: Connection, user_id: UUID, erasure: Erasur
         user_id,
         conversations,
     )
+    elsewhere = await echoes.drop_summaries(connection, user_id, erasure.told)
+    erasure.counts["summaries"] += len(elsewhere)
+    erasure.conversations |= elsewhere
+    named = {echo.id: echo for echo in erasure.similar if echo.id not in erasure.gone | set(erasure.facts)}
+    erasure.similar = sorted(named.values(), key=lambda echo: -echo.likeness)
     erasure.counts["profiles"] += await _execute(connection, "DELETE FROM profiles WHERE user_id = $1", user_id)
     erasure.counts["turns"] += await _execute(
         connection,

@@ -37,9 +37,14 @@ class Forgetter:
         self._replies = replies
         self._lease_seconds = lease_seconds
 
-    async def forget(self, user_id: UUID, memory_id: UUID) -> dict[str, Any]:
-        """One fact with its history, or one episode. Raises `MemoryNotFoundError`."""
-        return await self._erase(user_id, lambda connection: erasure.forget(connection, user_id, memory_id))
+    async def forget(self, user_id: UUID, memory_id: UUID, *, similar: bool = False) -> dict[str, Any]:
+        """One fact with its history, or one episode; with `similar` also what may say the same in other words.
+
+        Raises `MemoryNotFoundError`.
+        """
+        return await self._erase(
+            user_id, lambda connection: erasure.forget(connection, user_id, memory_id, similar=similar)
+        )
 
     async def forget_all(self, user_id: UUID, *, keep_conversations: bool) -> dict[str, Any]:
         return await self._erase(
@@ -117,5 +122,6 @@ def _receipt(done: Erasure, live: tuple[int, str], logs: tuple[int, str]) -> dic
         "scope": done.scope,
         "at": datetime.now(UTC).isoformat(),
         "forgotten": [str(fact) for fact in done.facts],
+        "similar": [{"id": str(echo.id), "layer": echo.layer, "likeness": echo.likeness} for echo in done.similar],
         "stores": stores,
     }

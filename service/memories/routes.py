@@ -19,6 +19,7 @@ from service.limits import address_of
 from service.memories.forgetting import Forgetter
 from service.memories.schemas import (
     ForgetAllQuery,
+    ForgetQuery,
     Found,
     ListQuery,
     MemoryChange,
@@ -168,12 +169,16 @@ async def change_memory(
 
 
 @router.delete("/v1/memories/{memory_id}", responses=some(404), summary="Forget one memory")
-async def forget_memory(request: Request, memory_id: MemoryId, caller: Caller, context: Context) -> Receipt:
+async def forget_memory(
+    request: Request, memory_id: MemoryId, caller: Caller, context: Context, wish: Annotated[ForgetQuery, Query()]
+) -> Receipt:
     """A fact goes with its history, its vector, and the words in the messages that taught it; an episode with its
-    words and the facts that rest on them alone. They are not learnt again. The receipt names every store looked in.
+    words and the facts that rest on them alone. They are not learnt again. The receipt names every store looked in,
+    and what may still say it in other words, which `similar=forget` forgets too.
     """
     await context.limits.check(caller, address_of(request), "write")
-    return Receipt.model_validate(await _forgetter(context).forget(caller.user_id, memory_id))
+    forget_too = wish.similar == "forget"
+    return Receipt.model_validate(await _forgetter(context).forget(caller.user_id, memory_id, similar=forget_too))
 
 
 @router.delete("/v1/memories", responses=some(), summary="Forget everything")

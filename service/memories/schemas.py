@@ -242,6 +242,22 @@ class StoreReceipt(BaseModel):
     state: str
 
 
+class Similar(BaseModel):
+    """A memory that may still say what was forgotten, in other words."""
+
+    id: UUID
+    layer: Layer
+    likeness: float = Field(description="Cosine of their meanings; 1 is the same")
+
+
+class ForgetQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    similar: Literal["name", "forget"] = Field(
+        "name", description="What may say the same in other words is named in the receipt; or what surely does is forgotten too"
+    )
+
+
 class Receipt(BaseModel):
     """Where was looked, and what was found. It has numbers and no words, and is kept."""
 
@@ -268,5 +284,9 @@ class Receipt(BaseModel):
     at: datetime
     forgotten: list[UUID] = Field(
         description="Facts that are gone: the one asked for and what rested on the same words"
+    )
+    similar: list[Similar] = Field(
+        default_factory=list,
+        description="Facts and messages that may still say it in other words; up to 50. Nothing was done to them",
     )
     stores: list[StoreReceipt]
