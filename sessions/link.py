@@ -72,7 +72,7 @@ class RedisLink:
                 break
             pending = again
         return [
-            LiveStateUnavailableError(f"Redis refused: {answer}")
+            LiveStateUnavailableError(_refusal(answer))
             if isinstance(answer, Exception) and not isinstance(answer, LiveStateUnavailableError)
             else answer
             for answer in answers
@@ -114,3 +114,9 @@ class RedisLink:
 
     async def aclose(self) -> None:
         await self._topology.aclose()
+
+
+def _refusal(answer: Exception) -> str:
+    if isinstance(answer, AskError):
+        return "This server is part of a cluster and has not all keys: name it as redis+cluster://"
+    return f"Redis refused: {answer}"
