@@ -93,6 +93,8 @@ class Samples:
     """Seconds of the processor that the whole machine used."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What the instances counted, all together."""
+    learnt: float = 0.0
+    """Messages that the worker learnt from."""
 
     def most(self, name: str) -> float:
         return max((float(moment[name]) for moment in self.moments if name in moment), default=0.0)
@@ -120,6 +122,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._before: dict[str, float] = {}
         self._metrics_before: dict[str, float] = {}
+        self._learnt_before = 0.0
         self._last: dict[str, float] = {}
         self._began = 0.0
         self._busy = 0.0
@@ -127,6 +130,7 @@ class Sampler:
     def __enter__(self) -> Self:
         self._before = {name: processor_seconds(pid) for name, pid in self._pids.items()}
         self._metrics_before = self._metrics()
+        self._learnt_before = self._learnt()
         self._began, self._busy = time.monotonic(), _busy()
         self._thread.start()
         return self
@@ -141,6 +145,7 @@ class Sampler:
             # what has ended meanwhile is known as far as the last look
             now = processor_seconds(pid) or self._last.get(name, self._before[name])
             samples.processor[name] = now - self._before[name]
+        samples.learnt = self._learnt() - self._learnt_before
         after = self._metrics()
         samples.metrics = {name: value - self._metrics_before.get(name, 0.0) for name, value in after.items()}
 
@@ -151,6 +156,12 @@ class Sampler:
                 for name, value in metrics_of(port).items():
                     total[name] += value
         return dict(total)
+
+    def _learnt(self) -> float:
+        with contextlib.suppress(OSError):
+            if self._topology.worker_port:
+                return metrics_of(self._topology.worker_port).get("rapport_learnt_messages_total", 0.0)
+        return 0.0
 
     def _run(self) -> None:
         due, before, at = 0.0, dict(self._before), self._began

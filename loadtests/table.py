@@ -55,6 +55,11 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         },
         "core_percent": share,
         "elsewhere_percent": samples.elsewhere(),
+        # of all turns, those before the counting began included: what a turn costs on paper
+        "cost": {name: value * samples.seconds / 100 for name, value in share.items()},
+        "all_turns": outcome.model["done"],
+        "all_tokens": outcome.model["tokens"],
+        "learnt_messages": samples.learnt,
         "memory_mb": memory,
         "api_us_per_token": 1e4 * share["api"] * samples.seconds / max(1.0, float(outcome.model["tokens"])),
         "queue_most": samples.most("queue"),

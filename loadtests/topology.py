@@ -64,6 +64,8 @@ class Topology:
     """Of nginx: where clients go."""
     mock_port: int = 0
     api_ports: list[int] = field(default_factory=list)
+    worker_port: int = 0
+    """Where the worker tells what it has learnt; 0 without one."""
     roots: dict[str, int] = field(default_factory=dict)
     """The first process of each part."""
     logs: dict[str, Path] = field(default_factory=dict)
@@ -153,6 +155,8 @@ def running(
             if role == "serve":
                 topology.api_ports.append(port)
             own = {"RAPPORT_PORT": str(port), "RAPPORT_INSTANCE": name}
+            if role == "worker":
+                topology.worker_port, own["RAPPORT_METRICS_PORT"] = port, str(port)
             program = Program(role, home / f"{name}.log", {**settings, **own}, patience=8.0)
             program.start()
             stack.callback(program.stop)

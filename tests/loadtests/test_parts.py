@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.charts import Chart, Line, number
+from loadtests.paper import Assumed, lines
 from loadtests.reports import Report
 from loadtests.shapes import users_at
 from loadtests.streams import Reply, StreamError, events
@@ -146,3 +147,16 @@ def test_the_proxy_is_the_deployed_one_with_three_servers(tmp_path: Path) -> Non
     assert "proxy_buffering off;" in text
     assert "listen 127.0.0.1:8080" in text
     assert "api:8000" not in text
+
+
+def test_machines_on_paper_follow_from_a_turn_s_cost() -> None:
+    row = {
+        "all_turns": 100,
+        "learnt_messages": 50,
+        "cost": {"api": 2.0, "postgres": 1.0, "nginx": 0.1, "valkey": 0.1, "worker": 1.0},
+    }
+    found = {line[0]: line[1] for line in lines(row, 2.0, Assumed(users=86_400, turns_a_day=10, peak=2.0))}
+    assert found["turns a second at the peak"] == "20"
+    assert found["cores for api"] == "1"  # 20 ms a turn, 20 turns a second, half full: 0.8
+    assert found["cores for worker"] == "1"  # 20 ms a message, two of them, over the day: 0.8
+    assert found["storage a day, GB"] == "3"  # 1.7 million messages of 2 kB
