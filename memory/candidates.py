@@ -11,7 +11,9 @@ from memory import associations
 from memory.associations import Floats
 from memory.ranking import Candidates
 from memory.scores import Chosen, conversation_keys, integers
-from memory.vault import KeyRing, plain_size
+from memory.vault import PREFIX, KeyRing, plain_size
+
+SEALED = PREFIX[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def gather(details: asyncpg.Record, messages: Chosen, facts: Chosen, ring: KeyRi
         roles=[*(details["roles"] or ()), *(details["fact_roles"] or ())],
         speakers=[*(details["speakers"] or ()), *([None] * len(fact_place))],
         said_at=integers((details["said_at"] or b"") + (details["fact_said_at"] or b"")),
-        lengths=np.array([plain_size(text) for text in texts], np.int64),
+        lengths=np.array([plain_size(text) if text[:1] == SEALED else len(text) for text in texts], np.int64),
         traits=np.concatenate([integers(details["traits"], 2), np.zeros(len(fact_place), np.int64)]),
         known_words=[
             *map(ring.decode_bytes, details["known_words"] or ()),

@@ -54,6 +54,19 @@ WITH marked AS (
 SELECT count(*) FROM marked
 """
 
+# one update of a row instead of two: it is large, and every update writes it anew
+PLACE = """
+WITH marked AS (
+    UPDATE episodes e SET {cell} = moved.cell, many = true
+    FROM unnest($2::uuid[], $3::int[]) AS moved(message_id, cell), episodes was
+    WHERE e.user_id = $1 AND e.message_id = moved.message_id AND was.user_id = $1 AND was.message_id = e.message_id
+    RETURNING e.message_id, e.lexical, was.many
+)
+INSERT INTO postings (user_id, term, message_id, weight)
+SELECT $1, found.term, marked.message_id, found.weight FROM marked, terms_of(marked.lexical) AS found
+WHERE NOT marked.many ON CONFLICT DO NOTHING
+"""
+
 
 async def index_many(database: Database, *, read_all: int = READ_ALL) -> int:
     """Make the indexes of users that have outgrown reading, or their cells; gives how many. For quiet hours."""
@@ -123,11 +136,7 @@ async def _move(database: Database, user_id: UUID, slot: int, first: int, middle
         if rows:
             nearest = (_vectors([row[1] for row in rows]) @ middles.T).argmax(axis=1) + first
             await connection.execute(
-                f"""UPDATE episodes SET {cell} = moved.cell FROM unnest($2::uuid[], $3::int[]) AS moved(message_id, cell)
-                WHERE episodes.user_id = $1 AND episodes.message_id = moved.message_id""",
-                user_id,
-                [row["message_id"] for row in rows],
-                nearest.tolist(),
+                PLACE.format(cell=cell), user_id, [row["message_id"] for row in rows], nearest.tolist()
             )
         else:
             await _drop_old(connection, user_id, slot, first, waiting)

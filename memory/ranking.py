@@ -280,8 +280,9 @@ def features(candidates: Candidates, question: Question, table: WordTable) -> Fl
 
 def _spoken_by(candidates: Candidates, question: Question) -> npt.NDArray[np.bool_]:
     if question.about_speaker is not None:
-        said = zip(candidates.speakers, candidates.roles, strict=True)
-        return np.array([(speaker or role).lower() == question.about_speaker for speaker, role in said], bool)
+        said_by = [speaker or role for speaker, role in zip(candidates.speakers, candidates.roles, strict=True)]
+        asked = {name for name in set(said_by) if name.lower() == question.about_speaker}
+        return np.array([name in asked for name in said_by], bool)
     return np.array([role == question.about_role for role in candidates.roles], bool)
 
 

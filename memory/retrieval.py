@@ -19,7 +19,7 @@ from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, 
 from memory.models import model_of
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.statements import DETAILS, READ_ALL, READ_MANY
+from memory.statements import DETAILS, READ_ALL, READ_MANY, SCALE
 from memory.vault import index_key, ring_of
 
 __all__ = [
@@ -105,8 +105,7 @@ _with_many: set[UUID] = set()
 
 
 async def _scores(connection: Connection, query: RecallQuery, terms: list[int]) -> asyncpg.Record:
-    vector, model = (None, None) if query.vector is None else (query.vector.tolist(), model_of(query.vector))
-    arguments = (query.user_id, list(query.routes), vector, terms, model)
+    arguments = (query.user_id, list(query.routes), *question_vector(query.vector), terms)
     expected = query.user_id in _with_many
     row = await connection.fetchrow(READ_MANY if expected else READ_ALL, *arguments)
     if row is not None and row["many"] != expected:
@@ -116,6 +115,13 @@ async def _scores(connection: Connection, query: RecallQuery, terms: list[int]) 
         row = await connection.fetchrow(READ_ALL if expected else READ_MANY, *arguments)
     assert row is not None  # noqa: S101  aggregates always give a row
     return row
+
+
+def question_vector(vector: Vector | None) -> tuple[str | None, str | None]:
+    """The vector as the statements take it, and its model."""
+    if vector is None:
+        return None, None
+    return str(np.rint(vector * np.float32(SCALE)).astype(np.int32).tolist()), model_of(vector)
 
 
 def _id_list(ids: list[bytes]) -> str:

@@ -6,7 +6,7 @@ message says is fetched for the most promising ones only.
 
 from memory.lexical import TERM_SPACE
 
-POOL = 200
+POOL = 120
 """Messages whose details are looked at."""
 REACH = 6
 """Messages before and after whose best score lifts a message: what is said in one breath with a hit is about it."""
@@ -19,19 +19,22 @@ RARE = 6_000
 CELLS = 16
 """Cells looked into, of about twice the root of the number of messages."""
 
-# $1 user, $2 routes, $3 the question's vector or null, $4 its term ids, $5 the vector's model (null: the current one)
+SCALE = 32768
+"""The question's vector is sent in whole numbers of this size: five digits each, which is what half precision holds."""
+
+# $1 user, $2 routes, $3 the question's vector or null, $4 its model (null: the current one), $5 the term ids
 ASKED = f"""
 WITH asked AS MATERIALIZED (
     SELECT asked.term, asked.place, coalesce(known.episodes, 0) AS episodes,
         ln(1 + greatest(total.episodes - coalesce(known.episodes, 0) + 0.5, 0.5)
             / (coalesce(known.episodes, 0) + 0.5))::real AS idf
-    FROM unnest($4::int[]) WITH ORDINALITY AS asked(term, place)
+    FROM unnest($5::int[]) WITH ORDINALITY AS asked(term, place)
     CROSS JOIN (SELECT coalesce(sum(episodes), 0) AS episodes FROM term_counts WHERE user_id = $1 AND term = 0) AS total
     LEFT JOIN term_counts AS known ON known.user_id = $1 AND known.term = asked.term
 ), model AS MATERIALIZED (
-    SELECT slot FROM embedding_models WHERE CASE WHEN $5::text IS NULL THEN state = 'current' ELSE name = $5 END
+    SELECT slot FROM embedding_models WHERE CASE WHEN $4::text IS NULL THEN state = 'current' ELSE name = $4 END
 ), question AS MATERIALIZED (
-    SELECT CASE WHEN EXISTS (SELECT FROM model) THEN $3::real[]::halfvec END AS dense,
+    SELECT CASE WHEN EXISTS (SELECT FROM model) THEN $3::text::halfvec END AS dense,
         ('{{' || coalesce(string_agg(term || ':' || idf, ',' ORDER BY term), '')
             || '}}/{TERM_SPACE + 1}')::sparsevec AS words,
         coalesce(array_agg(idf ORDER BY place), '{{}}') AS idfs, (SELECT slot FROM model) AS slot,
@@ -40,9 +43,9 @@ WITH asked AS MATERIALIZED (
 )"""
 
 # vectors have length 1: their inner product is the cosine, at a third of the work
-SCORES = """(-({row}.lexical <#> (SELECT words FROM question)))::real AS lexical,
-        coalesce((-(CASE (SELECT slot FROM question) WHEN 2 THEN {row}.embedding_b ELSE {row}.embedding END
-            <#> (SELECT dense FROM question)))::real, 'NaN') AS dense"""
+SCORES = f"""(-({{row}}.lexical <#> (SELECT words FROM question)))::real AS lexical,
+        coalesce((-(CASE (SELECT slot FROM question) WHEN 2 THEN {{row}}.embedding_b ELSE {{row}}.embedding END
+            <#> (SELECT dense FROM question)) / {SCALE})::real, 'NaN') AS dense"""
 
 PACKED = f""", told AS (
     SELECT f.id, {SCORES.format(row="f")}
@@ -94,12 +97,19 @@ READ_MANY = f"""{ASKED}, near_it AS (
 ), worded AS (
     SELECT e.conversation_id, e.seq FROM posted JOIN episodes AS e ON e.user_id = $1 AND e.message_id = posted.message_id
     WHERE e.route = ANY ($2::text[]) ORDER BY posted.score DESC LIMIT {HITS}
-), about AS MATERIALIZED (
-    SELECT DISTINCT conversation_id, seq + step AS seq
-    FROM (SELECT * FROM near_it UNION ALL SELECT * FROM worded) AS hits, generate_series(-{REACH}, {REACH}) AS step
+), parted AS (
+    SELECT conversation_id, seq,
+        coalesce(seq - lag(seq) OVER said > {2 * REACH}, true) AS apart
+    FROM (SELECT * FROM near_it UNION SELECT * FROM worded) AS hits WINDOW said AS (PARTITION BY conversation_id ORDER BY seq)
+), stretches AS MATERIALIZED (
+    -- hits with what is around them, those that overlap as one: a stretch costs one search of the index
+    SELECT conversation_id, min(seq) - {REACH} AS first, max(seq) + {REACH} AS last
+    FROM (SELECT *, count(*) FILTER (WHERE apart) OVER (PARTITION BY conversation_id ORDER BY seq) AS stretch FROM parted) AS s
+    GROUP BY conversation_id, stretch
 ), scored AS (
     SELECT e.message_id, e.conversation_id, e.seq, {SCORES.format(row="e")}
-    FROM about AS a JOIN episodes AS e ON e.user_id = $1 AND e.conversation_id = a.conversation_id AND e.seq = a.seq
+    FROM stretches AS s JOIN episodes AS e
+        ON e.user_id = $1 AND e.conversation_id = s.conversation_id AND e.seq BETWEEN s.first AND s.last
     WHERE e.route = ANY ($2::text[])
 ){PACKED}"""
 """The same of a user with many memories: scores of what the cells and the postings lead to, and of what is around it."""

@@ -18,7 +18,7 @@ import psutil
 from memory import associations, lexical
 from memory.many import index_many
 from memory.postgres import Connection, Database, PoolConfig
-from memory.retrieval import RecallQuery, recall
+from memory.retrieval import RecallQuery, question_vector, recall
 from memory.statements import READ_ALL, READ_MANY
 from service.bench.made_up import Maker, copy_user, grow, make_user, settle
 from service.bench.scratch import scratch_database
@@ -107,15 +107,13 @@ async def _timed(database: Database, query: RecallQuery) -> tuple[float, float, 
 
 
 async def plan(connection: Connection, query: RecallQuery, statement: str) -> str:
-    vector = None if query.vector is None else query.vector.tolist()
     terms = [lexical.term_id(term, query.user_id.bytes) for term in lexical.terms(query.text)]
     rows = await connection.fetch(
         f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS OFF) {statement}",
         query.user_id,
         list(query.routes),
-        vector,
+        *question_vector(query.vector),
         terms,
-        None,
     )
     return "\n".join(row[0] for row in rows)
 
