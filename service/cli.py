@@ -113,7 +113,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
     from service.llm.doctor import main as examine
 
     chosen = settings()
-    raise typer.Exit(_guarded(lambda: examine(chosen.backends, home=chosen.home, as_json=as_json)))
+    raise typer.Exit(_guarded(lambda: examine(chosen.backends, home=chosen.home, as_json=as_json, embeddings=chosen.embeddings)))
 
 
 @app.command()

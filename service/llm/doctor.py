@@ -1,6 +1,7 @@
 """`rapport doctor`: examines every configured model server and says in plain words what will not work."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,17 @@ from rich.table import Table
 from service.llm.capabilities import Capabilities, CapabilityStore
 from service.llm.config import BackendConfig
 from service.llm.errors import BackendError, ModelNotFoundError
-from service.llm.findings import Finding, embedding_finding, missing_model, model_findings, reply_findings, unreachable
+from service.llm.findings import (
+    Finding,
+    dialect_finding,
+    embedding_finding,
+    found_servers,
+    missing_model,
+    model_findings,
+    no_reply,
+    reply_findings,
+    unreachable,
+)
 from service.llm.models import loaded_models
 from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.probing import examine as probe
@@ -24,6 +35,7 @@ NOTHING = (
     "No model server is configured. Set LMSTUDIO_URL=http://localhost:1234, or OPENAI_API_KEY=…, or LLM_BACKENDS; "
     "`rapport up` without any of them runs a small model of its own."
 )
+USUAL = ("http://localhost:1234", "http://localhost:11434", "http://localhost:8080")
 _MARKS = {"ok": "[green]✓[/green]", "note": "[cyan]·[/cyan]", "warn": "[yellow]![/yellow]", "fail": "[red]✗[/red]"}
 
 
@@ -45,25 +57,43 @@ class Examination:
 @dataclass(frozen=True, slots=True)
 class Report:
     backends: tuple[Examination, ...]
+    found: tuple[str, ...] = ()
+    """Servers at the usual addresses of this machine, where none is configured."""
 
     @property
     def works(self) -> bool:
         return bool(self.backends) and all(backend.works for backend in self.backends)
 
+    @property
+    def advice(self) -> str:
+        """What to do where no server is configured."""
+        return "\n".join(part for part in (NOTHING, found_servers(self.found)) if part)
+
     def data(self) -> dict[str, Any]:
         backends = [{**asdict(backend), "works": backend.works} for backend in self.backends]
-        return {"works": self.works, "backends": backends, **({} if backends else {"advice": NOTHING})}
+        return {"works": self.works, "backends": backends, **({} if backends else {"advice": self.advice})}
 
 
-async def examine(configs: Sequence[BackendConfig], *, store: CapabilityStore | None = None) -> Report:
-    """Examine the servers one after the other: two of them may be one machine."""
-    return Report(tuple([await _examined(config, store) for config in configs]))
+async def examine(
+    configs: Sequence[BackendConfig], *, store: CapabilityStore | None = None, embeddings: str = ""
+) -> Report:
+    """Examine the servers one after the other: two of them may be one machine. `embeddings` is what EMBEDDINGS says."""
+    if not configs:
+        return Report((), tuple(await _usual_servers()))
+    chosen, _, model = embeddings.partition("/")
+    named = [
+        config.model_copy(update={"embedding_model": model}) if model and config.name == chosen else config
+        for config in configs
+    ]
+    return Report(tuple([await _examined(config, store, embeds=config.name == chosen) for config in named]))
 
 
-def main(configs: Sequence[BackendConfig], *, home: Path | None = None, as_json: bool = False) -> int:
+def main(
+    configs: Sequence[BackendConfig], *, home: Path | None = None, as_json: bool = False, embeddings: str = ""
+) -> int:
     """Print the report; 0 when every server can be used, else 1."""
     store = CapabilityStore(home / "capabilities.json", time.time) if home is not None else None
-    report = asyncio.run(examine(configs, store=store))
+    report = asyncio.run(examine(configs, store=store, embeddings=embeddings))
     if as_json:
         print(orjson.dumps(report.data(), option=orjson.OPT_INDENT_2).decode())  # noqa: T201 - this is the command's output
     else:
@@ -74,7 +104,7 @@ def main(configs: Sequence[BackendConfig], *, home: Path | None = None, as_json:
 def show(report: Report, console: Console) -> None:
     """Print the report for a person."""
     if not report.backends:
-        console.print(NOTHING, highlight=False)
+        console.print(escape(report.advice), highlight=False)
     for backend in report.backends:
         model = f" · {backend.model}" if backend.model else ""
         console.print(f"\n[bold]{escape(backend.name)}[/bold]  {escape(backend.url)}{escape(model)}", highlight=False)
@@ -91,18 +121,18 @@ def show(report: Report, console: Console) -> None:
         )
 
 
-async def _examined(config: BackendConfig, store: CapabilityStore | None) -> Examination:
+async def _examined(config: BackendConfig, store: CapabilityStore | None, *, embeds: bool) -> Examination:
     if config.kind == "scripted":
         note = Finding("model", "note", "scripted: for tests and demos; its replies are rules, not a model's")
         return Examination(config.name, "", config.model or "scripted", (note,))
     backend = OpenAICompatibleBackend(config)
     try:
-        return await _questioned(backend, store)
+        return await _questioned(backend, store, embeds=embeds)
     finally:
         await backend.aclose()
 
 
-async def _questioned(backend: OpenAICompatibleBackend, store: CapabilityStore | None) -> Examination:
+async def _questioned(backend: OpenAICompatibleBackend, store: CapabilityStore | None, *, embeds: bool) -> Examination:
     config = backend.config
     started = time.monotonic()
     try:
@@ -117,17 +147,29 @@ async def _questioned(backend: OpenAICompatibleBackend, store: CapabilityStore |
     except ModelNotFoundError as error:
         return Examination(config.name, config.url, config.model, (*found, missing_model(error, listed)))
     except BackendError as error:
-        failed = Finding("reply", "fail", f"no reply: {error}", "try the same model in the server's own chat window")
-        return Examination(config.name, config.url, backend.model, (*found, failed))
+        return Examination(config.name, config.url, backend.model, (*found, no_reply(config, error)))
     if store is not None:
         store.put(config.url, model, record)
     loaded = await _loaded(backend) if record.server == "lmstudio" else ()
     found += [
         *model_findings(config, model, listed, record, loaded),
         *reply_findings(record),
-        embedding_finding(config, record),
+        *([asked] if (asked := dialect_finding(backend.dialect(model))) else []),
+        embedding_finding(config, record, chosen=embeds),
     ]
     return Examination(config.name, config.url, model, tuple(found), record)
+
+
+async def _usual_servers() -> list[str]:
+    """The addresses of LM Studio, Ollama and llama.cpp on this machine at which something lists models."""
+    found = []
+    for url in USUAL:
+        backend = OpenAICompatibleBackend(BackendConfig(name="usual", url=url))
+        with contextlib.suppress(BackendError):
+            await backend.get("/models", timeout=1.0)
+            found.append(url)
+        await backend.aclose()
+    return found
 
 
 async def _keys(config: BackendConfig) -> list[Finding]:

@@ -1,12 +1,21 @@
 """What `rapport doctor` says: what a server can do, what Rapport does without it, and what to click or set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from service.llm.capabilities import Capabilities
 from service.llm.config import BackendConfig
-from service.llm.errors import BackendError, BackendRefusedError, KeyRefusedError, ModelNotFoundError
+from service.llm.dialect import Dialect
+from service.llm.errors import (
+    BackendBusyError,
+    BackendError,
+    BackendRefusedError,
+    BackendTimeoutError,
+    KeyRefusedError,
+    ModelNotFoundError,
+    NoCreditError,
+)
 
 Grade = Literal["ok", "note", "warn", "fail"]
 
@@ -42,6 +51,52 @@ def unreachable(config: BackendConfig, error: BackendError) -> Finding:
             "Ollama: `ollama serve`."
         )
     return Finding("reachable", "fail", str(error), advice)
+
+
+def no_reply(config: BackendConfig, error: BackendError) -> Finding:
+    """Return what to do about a server that lists its models and gives no reply."""
+    if isinstance(error, NoCreditError):
+        return Finding(
+            "reply", "fail", f"no credit: {error}", "top up the account with the provider, or use another key"
+        )
+    if isinstance(error, KeyRefusedError):
+        advice = "set api_key to a key of this server" if config.api_keys else "it asks for a key: set api_key"
+        return Finding("reply", "fail", f"the API key was refused: {error}", advice)
+    if isinstance(error, BackendTimeoutError):
+        advice = f"a smaller model, more GPU layers, or a longer timeouts.first_token (now {config.timeouts.first_token:g} s)"
+        return Finding("reply", "fail", f"no reply: {error}", advice)
+    if isinstance(error, BackendBusyError):
+        return Finding(
+            "reply", "fail", f"no reply now: {error}", "wait until it has loaded its model or is free, and ask again"
+        )
+    return Finding("reply", "fail", f"no reply: {error}", "try the same model in the server's own chat window")
+
+
+def found_servers(urls: Iterable[str]) -> str:
+    """Return what to set when a server answers at one of the usual addresses."""
+    lines = [f"A server answers at {url}: set LMSTUDIO_URL={url} to use it." for url in urls]
+    return "\n".join(lines)
+
+
+def dialect_finding(dialect: Dialect) -> Finding | None:
+    """Return in which words the model has to be asked, when they are not the usual ones."""
+    told = {
+        "developer": "instructions as `developer`",
+        "first": "all instructions in one message at the start",
+        "fold": "instructions inside the first message, as it refuses the system role",
+    }
+    ways = [told[dialect.system]] if dialect.system in told else []
+    if dialect.max_tokens != "max_tokens":
+        ways.append("`max_completion_tokens` for the length")
+    if not dialect.temperature:
+        ways.append("no temperature")
+    if dialect.alternate:
+        ways.append("no two messages of one side in a row")
+    if not dialect.stream_usage:
+        ways.append("no `stream_options`")
+    if dialect.dropped:
+        ways.append(f"without {', '.join(sorted(dialect.dropped))}")
+    return Finding("asked", "note", f"it wants {'; '.join(ways)}: done so from now on") if ways else None
 
 
 def missing_model(error: ModelNotFoundError, listed: tuple[str, ...]) -> Finding:
@@ -108,9 +163,12 @@ def reply_findings(record: Capabilities) -> Iterator[Finding]:
         yield Finding("speed", "warn" if slow else "ok", text, advice)
 
 
-def embedding_finding(config: BackendConfig, record: Capabilities) -> Finding:
+def embedding_finding(config: BackendConfig, record: Capabilities, *, chosen: bool) -> Finding:
+    """`chosen` says that EMBEDDINGS names this backend."""
     if not config.embedding_model:
-        return Finding("embeddings", "note", "not asked of this server: the built-in embedder is used")
+        return Finding(
+            "embeddings", "note", "not asked of this server: EMBEDDINGS names another model (built-in if unset)"
+        )
     if record.embedding_width is None:
         return Finding(
             "embeddings",
@@ -118,7 +176,13 @@ def embedding_finding(config: BackendConfig, record: Capabilities) -> Finding:
             f"{config.embedding_model} gives no vectors",
             "name an embedding model that the server lists as one; LM Studio: its id begins with text-embedding-",
         )
-    return Finding("embeddings", "ok", f"{config.embedding_model}, {record.embedding_width} numbers a text")
+    text = f"{config.embedding_model}, {record.embedding_width} numbers a text"
+    if chosen:
+        return Finding("embeddings", "ok", f"{text}: makes the memories' vectors")
+    advice = (
+        f"EMBEDDINGS={config.name} uses it; where memories have vectors already, `rapport memory reembed` changes them"
+    )
+    return Finding("embeddings", "note", f"{text}; not used", advice)
 
 
 def _context(config: BackendConfig, record: Capabilities) -> Finding:
@@ -135,13 +199,13 @@ def _context(config: BackendConfig, record: Capabilities) -> Finding:
         text = f"{record.context_length:,} tokens are loaded, not the {config.context_length:,} of the configuration"
         return Finding("context", "warn", text, "load the model with more, or lower context_length")
     if tokens < SMALL_CONTEXT:
-        advice = "LM Studio: unload the model, then load it with a larger Context Length (gear beside the model)"
-        return Finding(
-            "context",
-            "warn",
-            f"{tokens:,} tokens: prompts are cut to fit, oldest messages first",
-            advice if record.server == "lmstudio" else "load the model with a longer context if memory allows",
-        )
+        advice = {
+            "lmstudio": "LM Studio: unload the model, then load it with a larger Context Length (gear beside the model)",
+            "llamacpp": "start llama-server with a larger -c (its slots share it), if memory allows",
+            "vllm": "start vLLM with a larger --max-model-len, if memory allows",
+        }.get(record.server, "load the model with a longer context if memory allows")
+        text = f"{tokens:,} tokens: prompts are cut to fit, oldest messages first"
+        return Finding("context", "warn", text, advice)
     return Finding("context", "ok", f"{tokens:,} tokens")
 
 
@@ -197,7 +261,7 @@ def _reasoning(record: Capabilities) -> Finding:
             return Finding(
                 "reasoning",
                 "warn",
-                "a short reply held only thinking and no text",
+                "1,000 tokens were all thinking, and no text came: replies will often be empty",
                 "give replies more tokens, lower the reasoning effort, or use a model that does not think aloud",
             )
         case "tags":

@@ -185,7 +185,10 @@ def published_context(model: str) -> int | None:
 async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Capabilities) -> Capabilities:
     """Ask for a short reply and see in how many pieces it comes, with what beside it, and how soon."""
     request = ChatRequest(
-        messages=(ChatMessage("user", "Say hello in five words."),), model=model, max_tokens=64, temperature=0.0
+        messages=(ChatMessage("system", "You are brief."), ChatMessage("user", "Say hello in five words.")),
+        model=model,
+        max_tokens=64,
+        temperature=0.0,
     )
     first: list[float] = []
     try:

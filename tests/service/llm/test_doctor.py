@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from service.llm import doctor
 from service.llm.capabilities import CapabilityStore
 from service.llm.config import BackendConfig
 from service.llm.doctor import Examination, examine, main, show
@@ -43,7 +44,14 @@ async def test_a_good_server_is_described(misbehaving: Misbehaving) -> None:
         ("doubled-prefill", "prefill", "note", "repeats the beginning"),
         ("think-tags", "reasoning", "ok", "taken out"),
         ("reasoning-content", "reasoning", "ok", "apart"),
-        ("all-reasoning", "reasoning", "warn", "only thinking"),
+        ("all-reasoning", "reasoning", "warn", "all thinking"),
+        ("think-never-opened", "reasoning", "ok", "without a tag"),
+        ("system-role-refused", "asked", "note", "refuses the system role"),
+        ("max-tokens-refused", "asked", "note", "max_completion_tokens"),
+        ("temperature-refused", "asked", "note", "temperature"),
+        ("key-refused", "reply", "fail", "API key was refused"),
+        ("no-credit", "reply", "fail", "no credit"),
+        ("503", "reply", "fail", "no reply now"),
         ("no-usage", "loaded", "warn", "LM Studio has normal in memory"),
     ],
 )
@@ -53,10 +61,27 @@ async def test_each_weakness_is_told(quirk: str, topic: str, grade: str, told: s
     assert told in finding(seen, topic)[1]
 
 
+def seen_as(name: str, misbehaving: Misbehaving) -> BackendConfig:
+    return BackendConfig(name=name, url=misbehaving.url, model="normal")
+
+
+async def test_servers_at_the_usual_addresses_are_found(
+    misbehaving: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "USUAL", ("http://127.0.0.1:9", misbehaving.root))
+    report = await examine([])
+    assert not report.works
+    assert f"LMSTUDIO_URL={misbehaving.root}" in report.data()["advice"]
+    assert "127.0.0.1:9:" not in report.advice
+
+
 async def test_embeddings_are_measured(misbehaving: Misbehaving) -> None:
     seen = await examined(misbehaving.url, embedding_model="text-embedding-tiny")
     assert seen.capabilities.embedding_width == 8
     assert finding(seen, "eviction")[0] == "warn"
+    assert "EMBEDDINGS=b" in finding(seen, "embeddings")[2]
+    report = await examine([seen_as("b", misbehaving)], embeddings="b/text-embedding-tiny")
+    assert "makes the memories' vectors" in finding(report.backends[0], "embeddings")[1]
     seen = await examined(misbehaving.url, embedding_model="llm-typed-embedder")
     assert not seen.works
     assert "text-embedding-" in finding(seen, "embeddings")[2]
