@@ -359,7 +359,7 @@ class World:
         connection = await asyncpg.connect(self.postgres.url("rapport", superuser=True))
         tables = await connection.fetch(
             """SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-            AND NOT relispartition AND relname <> 'alembic_version'"""
+            AND NOT relispartition AND relname NOT IN ('alembic_version', 'embedding_models')"""
         )
         await connection.execute(f"TRUNCATE {', '.join(row['relname'] for row in tables)}")
         await connection.close()
