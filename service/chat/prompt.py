@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from memory.refusals import refusal
 from memory.retrieval import RecalledItem
 from service.chat.sampling import sampled
 from service.llm.ports import ChatMessage, ChatRequest, Role, Target
@@ -102,7 +103,9 @@ def build_request(material: Material, target: Target, *, prefix: str, reply_toke
 
 def _system(material: Material) -> str:
     buffer = material.buffer
-    persona = material.instructions or buffer.persona or DEFAULT_PERSONA.format(name=buffer.companion_name or "Rapport")
+    # a name may come with a file that somebody else wrote, and stands here unfenced
+    name = "" if refusal(buffer.companion_name) else fenced(buffer.companion_name)
+    persona = material.instructions or buffer.persona or DEFAULT_PERSONA.format(name=name or "Rapport")
     return f"{persona}\n\n{RULES}"
 
 
