@@ -121,9 +121,12 @@ class ReplyWriter:
         except StoreUnavailableError:
             log.warning("turn_left_to_takeover", turn_id=str(self.turn_id))
         except Exception as error:
-            if not isinstance(error, (RapportError, BackendError)):
+            problem = translate(error)
+            if isinstance(error, (RapportError, BackendError)):
+                log.warning("turn_failed", turn_id=str(self.turn_id), code=problem.code, error=str(error))
+            else:
                 log.exception("turn_failed", turn_id=str(self.turn_id))
-            await self._fail(translate(error))
+            await self._fail(problem)
         finally:
             await self._drop_opening()
             self._tools.leases.drop(self)
