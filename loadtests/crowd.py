@@ -69,7 +69,7 @@ def run(topology: Topology, wish: Wish, persons: Sequence[Person] | None = None)
     write_says(says)
     client = subprocess.Popen(_command(topology, wish, users, says, progress), stdout=subprocess.PIPE, text=True)
     try:
-        with Sampler(topology, {CLIENT: client.pid}) as sampler:
+        with Sampler(topology, {CLIENT: client.pid}, warm=wish.warm) as sampler:
             said, _ = client.communicate()
     finally:
         if client.poll() is None:
@@ -78,7 +78,7 @@ def run(topology: Topology, wish: Wish, persons: Sequence[Person] | None = None)
     if client.returncode != 0:
         raise subprocess.CalledProcessError(client.returncode, "chat_load")
     found: dict[str, Any] = json.loads(said)
-    sampler.samples.processor[CLIENT] = found["cpu_s"]
+    sampler.samples.processor[CLIENT] = found["cpu_s"] * sampler.samples.seconds / max(1.0, found["wall_s"])
     lines = progress.read_text().splitlines() if progress.exists() else []
     return Outcome(wish, found, sampler.samples, topology.mock_stats(), [json.loads(line) for line in lines])
 

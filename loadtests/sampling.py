@@ -95,6 +95,9 @@ class Samples:
     """What the instances counted, all together."""
     learnt: float = 0.0
     """Messages that the worker learnt from."""
+    turns: float = 0.0
+    tokens: float = 0.0
+    """What the model server finished and sent in that time."""
 
     def most(self, name: str) -> float:
         return max((float(moment[name]) for moment in self.moments if name in moment), default=0.0)
@@ -112,28 +115,38 @@ class Samples:
 
 
 class Sampler:
-    """Looks at everything from a thread, between `with`'s beginning and end. `extra` names more processes."""
+    """Looks at everything from a thread, between `with`'s beginning and end. `extra` names more processes.
 
-    def __init__(self, topology: Topology, extra: dict[str, int] | None = None) -> None:
+    What is used up in the first `warm` seconds, when models are loaded and statements planned, is no part of the cost.
+    """
+
+    def __init__(self, topology: Topology, extra: dict[str, int] | None = None, warm: float = 0.0) -> None:
         self.samples = Samples()
         self._topology = topology
+        self._warm = warm
         self._pids = {**topology.roots, **(extra or {})}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._before: dict[str, float] = {}
         self._metrics_before: dict[str, float] = {}
         self._learnt_before = 0.0
+        self._model_before: dict[str, Any] = {}
         self._last: dict[str, float] = {}
         self._began = 0.0
         self._busy = 0.0
 
     def __enter__(self) -> Self:
+        self._mark()
+        self._thread.start()
+        return self
+
+    def _mark(self) -> None:
+        """Count from here."""
         self._before = {name: processor_seconds(pid) for name, pid in self._pids.items()}
         self._metrics_before = self._metrics()
         self._learnt_before = self._learnt()
+        self._model_before = self._topology.mock_stats()
         self._began, self._busy = time.monotonic(), _busy()
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
@@ -145,6 +158,9 @@ class Sampler:
             # what has ended meanwhile is known as far as the last look
             now = processor_seconds(pid) or self._last.get(name, self._before[name])
             samples.processor[name] = now - self._before[name]
+        model = self._topology.mock_stats()
+        samples.turns = float(model["done"]) - float(self._model_before["done"])
+        samples.tokens = float(model["tokens"]) - float(self._model_before["tokens"])
         samples.learnt = self._learnt() - self._learnt_before
         after = self._metrics()
         samples.metrics = {name: value - self._metrics_before.get(name, 0.0) for name, value in after.items()}
@@ -164,10 +180,15 @@ class Sampler:
         return 0.0
 
     def _run(self) -> None:
-        due, before, at = 0.0, dict(self._before), self._began
+        due, before, at, began = 0.0, dict(self._before), self._began, self._began
+        warm: float | None = began + self._warm if self._warm else None
         while not self._end.wait(EVERY_SECONDS):
             now = time.monotonic()
-            moment: dict[str, Any] = {"t": round(now - self._began, 1)}
+            if warm is not None and now >= warm:
+                warm = None
+                with contextlib.suppress(OSError):
+                    self._mark()
+            moment: dict[str, Any] = {"t": round(now - began, 1)}
             seconds = {name: processor_seconds(pid) for name, pid in self._pids.items()}
             moment["processor"] = {
                 name: round(100 * (seconds[name] - before[name]) / (now - at), 1) for name in seconds

@@ -38,7 +38,6 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         for key, value in samples.metrics.items()
         if key.startswith("rapport_live_state_reads_total")
     }
-    reads = sum(found.values())
     return {
         "users": outcome.wish.users,
         "turns": client["turns"],
@@ -55,13 +54,13 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         },
         "core_percent": share,
         "elsewhere_percent": samples.elsewhere(),
-        # of all turns, those before the counting began included: what a turn costs on paper
+        # what a turn costs on paper
         "cost": {name: value * samples.seconds / 100 for name, value in share.items()},
-        "all_turns": outcome.model["done"],
-        "all_tokens": outcome.model["tokens"],
+        "all_turns": samples.turns,
+        "all_tokens": samples.tokens,
         "learnt_messages": samples.learnt,
         "memory_mb": memory,
-        "api_us_per_token": 1e4 * share["api"] * samples.seconds / max(1.0, float(outcome.model["tokens"])),
+        "api_us_per_token": 1e4 * share["api"] * samples.seconds / max(1.0, samples.tokens),
         "queue_most": samples.most("queue"),
         "queue_last": samples.last("queue"),
         "unlearnt_last": samples.last("outbox"),
@@ -69,9 +68,8 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "connections_active": samples.most("active"),
         "valkey_clients": samples.most("valkey_clients"),
         "cache_reads": found,
-        # nobody's first message can find anything: what counts is whether the others did
-        "cache_hit_percent": min(100.0, 100 * found.get("all", 0.0) / max(1.0, reads - outcome.wish.users)),
-        "cache_hit_percent_of_all": 100 * found.get("all", 0.0) / max(1.0, reads),
+        # of what was read once everybody had said something: a first message finds nothing
+        "cache_hit_percent": 100 * found.get("all", 0.0) / max(1.0, sum(found.values())),
         "mean_ms": {name: _mean(samples.metrics, pattern) for name, pattern in MEANS.items()},
         "redis_failures": sum(v for k, v in samples.metrics.items() if k.startswith("rapport_redis_failures_total")),
         "takeovers": samples.metrics.get("rapport_takeovers_total", 0.0),
@@ -99,14 +97,15 @@ def tell(report: Report, rows: Sequence[dict[str, Any]]) -> None:
         [_seen(row) for row in rows],
     )  # fmt: skip
     report.head("What it costs")
-    report.say("Processor time in percent of one core over the whole row, start-up of the load and its end included.")
+    report.say("Processor time in percent of one core from the end of the warm-up to the last reply.")
     report.table(
-        ["users", *PARTS, "others on the machine", "API, µs a token"],
+        ["users", *PARTS, "others on the machine", "API, ms a turn", "the same, µs a token"],
         [
             [
                 f"{row['users']:,}",
                 *(f"{row['core_percent'].get(name, 0):.0f}" for name in PARTS),
                 f"{row['elsewhere_percent']:.0f}",
+                f"{1000 * row['cost']['api'] / max(1.0, row['all_turns']):.0f}",
                 f"{row['api_us_per_token']:.0f}",
             ]
             for row in rows
