@@ -58,10 +58,11 @@ class Outcome:
 async def run(world: World, plan: Plan, **processes: Any) -> Outcome:
     """Do it all once, in a world whose servers run; it is left as empty as it was."""
     chance = random.Random(plan.seed)
-    await world.populate(**processes)
     observer = Observer(world, plan.seed, plan.words, plan.restless, plan.conversations)
-    talking = asyncio.create_task(observer.talk(plan.clients))
+    talking: asyncio.Task[None] | None = None
     try:
+        await world.populate(**processes)
+        talking = asyncio.create_task(observer.talk(plan.clients))
         while not observer.acknowledged:
             await asyncio.sleep(0.05)
             assert not talking.done(), talking.exception()
@@ -81,6 +82,7 @@ async def run(world: World, plan: Plan, **processes: Any) -> Outcome:
         statuses = Counter(world.statuses)
         return Outcome(plan, injector.done, verdict, seconds, observer.answers, statuses, world.stalls(), acknowledge)
     finally:
-        talking.cancel()
-        await asyncio.gather(talking, return_exceptions=True)
+        if talking is not None:
+            talking.cancel()
+            await asyncio.gather(talking, return_exceptions=True)
         await world.depopulate()

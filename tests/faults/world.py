@@ -411,7 +411,11 @@ class World:
         for parent in filter(None, (self.forks, self.skewed)):
             if parent.stdin is not None:
                 parent.stdin.close()  # it goes, and the kernel ends its children
-            await parent.wait()
+            try:
+                await asyncio.wait_for(parent.wait(), 10)
+            except TimeoutError:  # it is in the middle of telling us something, and nobody listens any more
+                parent.kill()
+                await parent.wait()
         for part in self.parts.values():
             for hop in part.hops:
                 await hop.close()
