@@ -46,7 +46,7 @@ def sparse(weighted: dict[int, float]) -> str:
 
 def term_weights(key: bytes, text: str, language: str = "en") -> dict[int, float]:
     """Keyed term ids of a text with what each is worth to BM25 before its IDF."""
-    counted = lexical.terms(text[:INDEXED_CHARACTERS], language)
+    counted = lexical.indexed(text[:INDEXED_CHARACTERS], language)
     weighted = lexical.weights(counted)
     return {lexical.term_id(term, key): weighted[term] for term, _ in counted.most_common(INDEXED_TERMS)}
 

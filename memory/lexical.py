@@ -16,7 +16,7 @@ TYPICAL_LENGTH = 14.0
 """Terms in a usual message. A constant in place of the user's own average, so that a stored weight stays right as
 the store grows; recall is the same to the third digit."""
 
-# Function words of questions and small talk. Other languages have none here: their IDF keeps them low.
+# Function words of questions and small talk. Those of other languages are indexed, and asked for by nobody.
 FUNCTION_WORDS = """
 a an the of in on at to and or for with by from is are was were be been being am it its this that these those as i you
 he she they we me him her them us my your his their our do does did doing done have has had having will would could
@@ -68,6 +68,68 @@ def terms(text: str, language: str = "en") -> Counter[str]:
         elif piece not in ENGLISH_STOP_WORDS:
             counted[stem(piece, language)] += 1
     return counted
+
+
+# Function words by which a language is told from English and from the others; words that English has too are left out.
+_TELLING_WORDS = {
+    "de": "ich du er sie wir ihr mein meine meinen meinem meiner dein deine der das den dem des und oder aber ist bin sind "
+    "nicht kein keine mit von zu zum zur auf für bei aus dass auch noch schon sehr wie wann wo wer welche welcher welches "
+    "ein eine einen einem einer hat habe haben wird im vom ja nein heute gestern",
+    "es": "yo tú él ella nosotros el los las un una unos unas y o pero es soy eres son está estoy con del que por para se lo "
+    "muy también mi mis tu tus su sus qué quién cómo cuándo dónde cuál en al desde hoy ayer ya",
+    "fr": "je tu il elle nous vous ils le les un une et ou est suis sont dans pour pas avec sur mon ma mes ton tes son ses "
+    "que qui où quand comment quel quelle du des au aux ne très aussi c'est j'ai",
+    "it": "io lui lei noi il lo gli un una e o ma è sono con del della che per si molto anche mio mia miei suo sua chi come "
+    "quando dove quale non di nel ho hai",
+    "pt": "eu ele ela nós o os um uma e ou mas é sou são está com do da dos das que por para muito também meu minha meus "
+    "seu sua quem como quando onde qual não em no na",
+    "nl": "ik jij hij wij jullie het een en of maar niet geen met van voor naar ook nog mijn jouw zijn deze dit wie wat hoe "
+    "wanneer waar welke heb heeft",
+}
+TELLING_WORDS = {name: frozenset(text.split()) for name, text in _TELLING_WORDS.items()}
+ALL_FUNCTION_WORDS = frozenset().union(*TELLING_WORDS.values()) - {"of", "was", "die"}
+
+
+def spoken(text: str) -> str:
+    """The language of a text as its function words tell it: English unless two others, and more of them, say otherwise."""
+    if "¿" in text or "¡" in text:
+        return "es"
+    said = set(PIECE.findall(text.lower().translate(MARKS)))
+    found = {name: len(said & telling) for name, telling in TELLING_WORDS.items()}
+    likeliest = max(found, key=lambda name: found[name])
+    return likeliest if found[likeliest] >= 2 and found[likeliest] > len(said & ENGLISH_STOP_WORDS) else "en"
+
+
+def seems_english(text: str) -> bool:
+    """Whether what was made for English alone (associated words, the embedded embedder) says anything about a text."""
+    if spoken(text) != "en":
+        return False
+    return text.isascii() or not ENGLISH_STOP_WORDS.isdisjoint(PIECE.findall(text.lower().translate(MARKS)))
+
+
+def indexed(text: str, language: str = "en") -> Counter[str]:
+    """The terms by which a text is to be found: as `terms`, by the language that it is written in."""
+    return terms(text, spoken(text) if language == "en" else language)
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _function_stems(language: str) -> frozenset[str]:
+    return ALL_FUNCTION_WORDS | {stem(word, by) for word in ALL_FUNCTION_WORDS for by in ("en", language)}
+
+
+def asked(text: str, language: str = "en") -> Counter[str]:
+    """The terms of a question: as `indexed`, and those of English too, since a short text doesn't say what it is.
+
+    Function words of other languages ask for nothing, unless nothing else is there.
+    """
+    own = spoken(text) if language == "en" else language
+    counted = terms(text, "en")
+    if own == "en":
+        return counted
+    counted |= terms(text, own)
+    function = _function_stems(own)
+    telling = Counter({term: number for term, number in counted.items() if term not in function})
+    return telling or counted
 
 
 def term_id(term: str, key: bytes) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from memory import lexical
 from memory.associations import Floats, WordTable
 from memory.ranking import Candidates, Question
 
@@ -22,10 +23,11 @@ def newest_first(
 ) -> list[int]:
     """Put the newest of those about one matter first, with the newer statement that comes nearest to the best one.
 
-    A question about the past, or about a day, wants what was true then: its order stays.
+    A question about the past, or about a day, wants what was true then: its order stays. So does that of a question in
+    another language than English, whose few known words would take any two messages for one matter.
     """
     ordered = list(order)
-    if not ordered or PAST.search(text) or question.days:
+    if not ordered or PAST.search(text) or question.days or not lexical.seems_english(text):
         return ordered
     best = ordered[0]
     matter = _mean(candidates, best, table)

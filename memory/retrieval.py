@@ -78,7 +78,7 @@ class RecalledItem:
 
 async def recall(connection: Connection, query: RecallQuery) -> list[RecalledItem]:
     """What is worth putting into the prompt, best first; nothing when nothing is good enough."""
-    counted = lexical.terms(query.text, query.language)
+    counted = lexical.asked(query.text, query.language)
     key = await index_key(connection, query.user_id)
     asked = {term: lexical.term_id(term, key) for term in counted}
     row = await _scores(connection, query, list(asked.values()))

@@ -39,7 +39,7 @@ _DENIALS = re.compile(
     r"disliked|"
     r"detest|detests|avoid|avoids|quit|quits|stopped|former|formerly|"
     r"nicht|nichts|kein\w*|nie|niemals|ohne|hasst|hasse|nunca|jamás|tampoco|sin|odia|odio|"
-    r"ne|n'\w+|pas|jamais|sans|aucune?|déteste|não|sem|non|mai|senza|не|нет|никогда|без|ненавиж\w+)\b"
+    r"ne|n'\w+|pas|jamais|sans|aucune?|déteste|não|sem|non|mai più|senza|не|нет|никогда|без|ненавиж\w+)\b"
     r"|\bused to\b|\bgave up\b|\bgiven up\b|\bgive up\b|\bgives up\b|\bno longer\b|[不没未别無]|ない|ません|なかった|嫌い|讨厌",
     re.IGNORECASE,
 )
@@ -176,6 +176,13 @@ _THE_ONE = re.compile(
     r"smell|taste|sound|colou?r|feeling|idea|beatles)\b)(?-i:[a-z])",
     re.IGNORECASE,
 )
+# of which "different colors", and when is "then"?
+_LEFT_OPEN = re.compile(
+    r"\b(?:different|various|certain|other|random|specific|particular) \w+[.!]?$|\b(?:then|instead|otherwise|that way)[.!]?$|"
+    r"^the (?:user|companion) has (?:an? )?(?:\w+ )?(?:memory|memories|feeling|question|idea|crush|look|hunch|thought|point)\b|"
+    r"\bnot being able\b",
+    re.IGNORECASE,
+)
 _THIRD = re.compile(r"\b(?:he|she|it|they|him|her|them|his|hers|its|their|theirs)\b", re.IGNORECASE)
 
 
@@ -256,7 +263,7 @@ def without_particles(claim: str) -> str:
 def dangles(claim: str, quote: str) -> bool:
     """Whether the claim can't be understood by itself: it points at something, or speaks as one of the two who talked."""
     plain = _ASIDE.sub("", claim.translate(_APOSTROPHES)).strip()
-    if any(pattern.search(plain) for pattern in (_OWN_VIEW, _ADDRESS, _POINTING, _THE_ONE)):
+    if any(pattern.search(plain) for pattern in (_OWN_VIEW, _ADDRESS, _POINTING, _THE_ONE, _LEFT_OPEN)):
         return True
     pronouns = {found.lower() for found in _THIRD.findall(plain)} & {found.lower() for found in _THIRD.findall(quote)}
     return bool(pronouns) and not names(plain)

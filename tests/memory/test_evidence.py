@@ -86,6 +86,8 @@ def test_what_the_words_say_is_believed(message: str, quote: str, text: str) -> 
 
 
 REFUSED = [
+    ("I like going for different colors.", "I like going for different colors", "The user likes going for different colors.", "dangling"),
+    ("I have a memory of buying a jug at noon.", "I have a memory of buying a jug", "The user has a memory of buying a jug.", "dangling"),
     ("I enjoy watching the games.", "I enjoy watching the games", "The user likes watching the games.", "dangling"),
     ("I love the sense of wonder.", "I love the sense of wonder", "The user likes the sense of wonder.", "dangling"),
     # read by hand in what the embedded model claimed (November 2026)
