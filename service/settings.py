@@ -106,10 +106,10 @@ class Settings(BaseSettings):
     lmstudio_url: str = Field("", alias="LMSTUDIO_URL", description="Alone: replies from LM Studio")
     lmstudio_model: str = Field("", alias="LMSTUDIO_MODEL", description="Its model; the loaded one without")
 
-    embeddings: str = Field(
+    embedder: str = Field(
         "built-in",
         alias="EMBEDDINGS",
-        description="What makes the memories' vectors: built-in, or BACKEND or BACKEND/MODEL of LLM_BACKENDS",
+        description="What makes the memories' vectors: built-in, built-in-words, or BACKEND or BACKEND/MODEL of LLM_BACKENDS",
     )
 
     # who may call
@@ -249,6 +249,11 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """The queue's own Redis; without one, the live state's (fine on one small machine)."""
         return self.dramatiq_broker_url.get_secret_value() or self.redis_url.get_secret_value()
+
+    @property
+    def embeddings(self) -> str:
+        """By which name the embedder is opened (service/embedding.py)."""
+        return self.embedder
 
     @cached_property
     def backends(self) -> tuple[BackendConfig, ...]:

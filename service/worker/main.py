@@ -125,6 +125,9 @@ def run_worker(settings: Settings) -> int:
         log.error("worker_needs_redis", hint="with REDIS_ENABLED=false the API process learns by itself")
         return 2
 
+    if backends_file(settings.llm_backends) is not None:
+        # "read your configuration anew", and the file is looked at every two seconds; without this it would end us
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
     _expose(settings)
     return work(BrokerConfig(settings.broker_url), lambda: open_learner(settings), settings.worker_threads)
 
@@ -143,9 +146,7 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         follow = asyncio.create_task(following.run(), name="embedding-model")
         stack.callback(follow.cancel)
         policies = load_policies(settings.routes_file)
-        backends = Backends(
-            settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies
-        )
+        backends = Backends(settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies)
         stack.push_async_callback(backends.aclose)
         backends.follow(settings.read_backends, backends_file(settings.llm_backends))
         yield make_learner(database, following, _reasoner_on(settings, backends, database), learn_config(settings))

@@ -1,6 +1,7 @@
 """Model servers that fail, are full, and are changed, seen through the real service."""
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -132,3 +133,28 @@ def test_a_conversation_goes_on_when_its_backend_is_changed(
         file.write_text(json.dumps([odd(misbehaving, "fast")]))
         while say(client, "And back?", path).data("turn.completed")["backend"] != "fast":
             assert time.monotonic() < deadline + 20
+
+
+def test_a_hangup_is_heeded_at_once_and_a_reply_that_is_being_read_goes_on(
+    serving: Callable[..., LiveService], misbehaving: Misbehaving, tmp_path: Path
+) -> None:
+    file = tmp_path / "backends.json"
+    service = serving(odd(misbehaving, "slow", continues=False), file=file)
+    with person(service) as client, ThreadPoolExecutor(1) as pool:
+        path = f"/v1/conversations/{client.post('/v1/conversations', json={}).json()['id']}"
+        for round_ in range(3):  # looking at the file every two seconds would not explain three times
+            running = pool.submit(say, client, "Hello", path)
+            while misbehaving.state()["counts"].get("slow", 0) == round_:
+                time.sleep(0.02)
+            file.write_text(json.dumps([SCRIPTED]))
+            began = time.monotonic()
+            service.processes[0].kill(signal.SIGHUP)
+            log = service.processes[0].log
+            while log.read_text().count("backends_reloaded") < 2 * round_ + 1:
+                assert time.monotonic() - began < 1.9
+                time.sleep(0.02)
+            assert running.result().text == REPLY
+            file.write_text(json.dumps([odd(misbehaving, "slow", continues=False)]))
+            service.processes[0].kill(signal.SIGHUP)
+            while log.read_text().count("backends_reloaded") < 2 * round_ + 2:
+                time.sleep(0.02)

@@ -102,6 +102,22 @@ async def test_a_prompt_that_is_too_long_is_an_overflow_and_leads_to_a_smaller_o
     assert asked[1] < asked[0]
 
 
+async def test_samplers_of_local_servers_are_taken(config: BackendConfig) -> None:
+    backend = OpenAICompatibleBackend(config)
+    wishes = {"top_k": 20, "min_p": 0.05, "repeat_penalty": 1.1, "top_p": 0.9, "seed": 7, "presence_penalty": 0.1}
+    request = ChatRequest(
+        messages=(ChatMessage("user", "Count: one two three"),),
+        max_tokens=12,
+        temperature=0.8,
+        stop=("ZZZ",),
+        sampling=wishes,
+    )
+    first, _, _ = await read(backend.stream(request))
+    assert (await read(backend.stream(request)))[0] == first
+    assert not backend.dialect(config.model).dropped
+    await backend.aclose()
+
+
 async def test_a_wrong_key_is_refused(config: BackendConfig) -> None:
     backend = OpenAICompatibleBackend(config, api_key="wrong")
     with pytest.raises(KeyRefusedError):
