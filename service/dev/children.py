@@ -1,5 +1,6 @@
 """Start a program as our child, know when it is ready, end it for certain."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -109,6 +110,20 @@ def end_orphan(
             psutil.wait_procs([orphan], timeout=seconds)
         except psutil.NoSuchProcess:
             return
+
+
+def end_inside(directory: Path, seconds: float) -> None:
+    """Let every process that works in `directory` end within `seconds`; SIGKILL ends what doesn't."""
+    inside = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if Path(process.cwd()) == directory:
+                inside.append(process)
+    _, left = psutil.wait_procs(inside, timeout=seconds)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
 
 
 def answers(url: str) -> bool:

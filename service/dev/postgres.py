@@ -32,6 +32,8 @@ PACKAGES = (
 SUPERUSER, ROLE, DATABASE = "postgres", "rapport", "rapport"
 # PostgreSQL 18 can hang on a fast shutdown during crash recovery; an immediate one loses nothing that was committed
 STOP_STEPS = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 10.0))
+LEFT_OVER_SECONDS = 2.0
+"""For processes of a killed server to notice and go by themselves."""
 SETTINGS: Mapping[str, object] = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -245,6 +247,8 @@ class EmbeddedPostgres:
             return
         pid = int(lines[0])
         children.end_orphan(pid, lambda process: str(self.data) in process.cmdline(), STOP_STEPS)
+        # a killed server's connections hold its shared memory until they notice, and keep a new one from starting
+        children.end_inside(self.data, LEFT_OVER_SECONDS)
         if psutil.pid_exists(pid):  # PostgreSQL takes any process of that number for a live server
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 

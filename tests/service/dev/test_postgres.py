@@ -91,6 +91,20 @@ def test_the_data_and_the_address_survive_a_kill(server: EmbeddedPostgres) -> No
     assert run_alone(rows(server.dsn)) == 3
 
 
+async def test_a_killed_server_starts_again_though_a_connection_has_not_noticed(server: EmbeddedPostgres) -> None:
+    """It holds the old server's shared memory: "pre-existing shared memory block … is still in use"."""
+    connection = await asyncpg.connect(server.dsn)
+    pid = await connection.fetchval("SELECT pg_backend_pid()")
+    os.kill(pid, signal.SIGSTOP)
+    server.kill()
+    server.start()
+    connection.terminate()
+    assert not psutil.pid_exists(pid)
+    again = await asyncpg.connect(server.dsn)
+    assert await again.fetchval("SELECT 1") == 1
+    await again.close()
+
+
 def test_one_owner_at_a_time(server: EmbeddedPostgres) -> None:
     with pytest.raises(HomeInUseError, match=str(os.getpid())):
         EmbeddedPostgres(server.home).start()
