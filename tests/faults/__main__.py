@@ -1,4 +1,4 @@
-"""The long form: `python -m tests.faults [--seed N] [--rounds N] [--naive] [--json FILE]`."""
+"""The long form: `python -m tests.faults [--seed N] [--naive] [--json FILE]`, or the short one `--topology` NAME."""
 
 import argparse
 import asyncio
@@ -14,8 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.clusters.worlds import TOPOLOGIES
 from tests.faults.report import HEAD, is_clean, kinds, row, summed
 from tests.faults.run import Outcome, Plan, run
+from tests.faults.test_faults import SHORT
 from tests.faults.world import opened_world
 
 NETWORK = {
@@ -81,7 +83,9 @@ SETTINGS = (
     INSIDE_ROUNDS,
     OUTSIDE_ROUNDS,
 )
-OURS = {setting.name for setting in SETTINGS}
+ON = {name: Setting(f"on {name}", 1, {**SHORT, **more}, {"kind": kind}) for name, (kind, more) in TOPOLOGIES.items()}
+"""The short run on other topologies of the same engines, with the faults that are theirs (docs/topologies.md)."""
+OURS = {setting.name for setting in (*SETTINGS, *ON.values())}
 ALL = "Rapport, all"
 PAUSE = (0.05, 0.35)
 """Seconds between two faults."""
@@ -186,6 +190,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--naive", action="store_true", help="run the naive path too, for comparison")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no round after so many minutes, and fail")
     parser.add_argument("--only", default="", help="the settings whose name holds this")
+    parser.add_argument("--topology", choices=[*ON, "all"], help="the short run on such servers, and nothing else")
     parser.add_argument("--json", type=Path, help="write all figures to this file, after each round")
     return parser.parse_args()
 
@@ -194,10 +199,13 @@ def main() -> int:
     options = parsed()
     long_run = Run(options)
     long_run.write()  # a file that can't be written is found out now, not after half an hour
-    planned = sum(sum(long_run.plan(each, 0).faults.values()) * each.rounds for each in SETTINGS if not possible(each))
+    settings: Sequence[Setting] = SETTINGS
+    if options.topology:
+        settings = tuple(setting for name, setting in ON.items() if options.topology in {name, "all"})
+    planned = sum(sum(long_run.plan(each, 0).faults.values()) * each.rounds for each in settings if not possible(each))
     print(f"seed {options.seed}: {planned:,} faults planned", flush=True)
     end = time.monotonic() + options.minutes * 60
-    long_run.all_of(SETTINGS, end)
+    long_run.all_of(settings, end)
     if options.naive:
         long_run.all_of(NAIVE, float("inf"))
     figures = long_run.figures()

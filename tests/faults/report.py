@@ -12,9 +12,8 @@ KEPT_GAPS = 12
 
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:
     """How many there are, and their p50, p95 and p99."""
-    return {"n": len(values)} | {
-        f"p{round(share * 100)}": round(quantile(values, share), digits) for share in (0.5, 0.95, 0.99)
-    }
+    shares = (0.5, 0.95, 0.99) if values else ()
+    return {"n": len(values)} | {f"p{round(share * 100)}": round(quantile(values, share), digits) for share in shares}
 
 
 def summed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def summed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "out_of_order": sum(len(verdict.disorder) for verdict in verdicts),
         "foreign": sum(len(verdict.foreign) for verdict in verdicts),
         "not_drained": sum(seconds is None for seconds in drained),
-        "drained_longest": round(max((seconds for seconds in drained if seconds is not None), default=float("nan")), 1),
+        "drained_longest": round(max((seconds for seconds in drained if seconds is not None), default=0.0), 1),
         "bound_95": 3 / acknowledged if acknowledged else None,
         "turns": sum(verdict.turns for verdict in verdicts),
         "failed": dict(sum((verdict.failed for verdict in verdicts), Counter[str]())),
