@@ -19,7 +19,7 @@ from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, 
 from memory.models import model_of
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.statements import DETAILS, READ_ALL, READ_MANY, SCALE
+from memory.statements import DETAILS, FEW, POOL, READ_ALL, READ_MANY, SCALE, SMALL_POOL
 from memory.vault import index_key, ring_of
 
 __all__ = [
@@ -82,7 +82,9 @@ async def recall(connection: Connection, query: RecallQuery) -> list[RecalledIte
     key = await index_key(connection, query.user_id)
     asked = {term: lexical.term_id(term, key) for term in counted}
     row = await _scores(connection, query, list(asked.values()))
-    scale, messages, facts = scores.choose(row, query.exclude_conversation_after)
+    scale, messages, facts = scores.choose(
+        row, query.exclude_conversation_after, POOL if query.limit > FEW else SMALL_POOL
+    )
     if scale.lexical_best <= 0 and scale.dense_best < LEAST_ALIKE:
         return []
     details = await connection.fetchrow(DETAILS, query.user_id, _id_list(messages.ids), _id_list(facts.ids))

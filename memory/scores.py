@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memory.ranking import WEIGHTS
-from memory.statements import FACTS, POOL, REACH
+from memory.statements import FACTS, REACH
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -69,20 +69,21 @@ class Scale:
         return shares
 
 
-def choose(row: asyncpg.Record, after: tuple[UUID, int] | None) -> tuple[Scale, Chosen, Chosen]:
-    """The scale of all scores; the messages and the facts for a closer look.
+def choose(row: asyncpg.Record, after: tuple[UUID, int] | None, pool: int) -> tuple[Scale, Chosen, Chosen]:
+    """The scale of all scores; the messages, as many as `pool`, and the facts for a closer look.
 
     Messages of the conversation that `after` names, beyond its seq, count as neighbours but are not chosen.
     """
     lexical, dense = floats(row["lexical"]), floats(row["dense"])
     fact_lexical, fact_dense = floats(row["fact_lexical"]), floats(row["fact_dense"])
     scale = Scale.of(np.concatenate([lexical, fact_lexical]), np.concatenate([dense, fact_dense]))
-    return scale, _messages(row, scale, lexical, dense, after), _facts(row, scale, fact_lexical, fact_dense)
+    return scale, _messages(row, scale, (lexical, dense), after, pool), _facts(row, scale, fact_lexical, fact_dense)
 
 
 def _messages(
-    row: asyncpg.Record, scale: Scale, lexical: Floats, dense: Floats, after: tuple[UUID, int] | None
+    row: asyncpg.Record, scale: Scale, scores: tuple[Floats, Floats], after: tuple[UUID, int] | None, pool: int
 ) -> Chosen:
+    lexical, dense = scores
     keys, seqs = conversation_keys(row["conversations"]), integers(row["seqs"])
     order = np.lexsort((seqs, keys))
     keys, seqs, dense = keys[order], seqs[order], dense[order]
@@ -97,7 +98,7 @@ def _messages(
     score += w.words_after * after_words + w.meaning_after * after_meaning
     if after is not None:
         score[(keys == conversation_keys(after[0].bytes)[0]) & (seqs > after[1])] = -np.inf
-    best = np.lexsort((seqs, -score))[:POOL]
+    best = np.lexsort((seqs, -score))[:pool]
     best = best[np.isfinite(score[best])]
     return Chosen(
         _ids(row["ids"], order[best]),

@@ -6,8 +6,8 @@ message says is fetched for the most promising ones only.
 
 from memory.lexical import TERM_SPACE
 
-POOL = 120
-"""Messages whose details are looked at."""
+POOL, SMALL_POOL, FEW = 200, 120, 20
+"""Messages whose details are looked at; when only a few are asked for, fewer do as well (docs/recall.md)."""
 REACH = 6
 """Messages before and after whose best score lifts a message: what is said in one breath with a hit is about it."""
 FACTS = 30
@@ -77,11 +77,16 @@ def _near(slot: int, cell: str, embedding: str) -> str:
         SELECT e.conversation_id, e.seq FROM (
             SELECT cell FROM memory_cells WHERE user_id = $1 AND slot = {slot} AND (SELECT slot FROM question) = {slot}
             ORDER BY middle <#> (SELECT dense FROM question) LIMIT {CELLS}
-        ) AS c JOIN episodes AS e ON e.user_id = $1 AND e.{cell} = c.cell AND e.many
-        WHERE e.route = ANY ($2::text[]) ORDER BY e.{embedding} <#> (SELECT dense FROM question) LIMIT {HITS}
+        ) AS c CROSS JOIN LATERAL (
+            SELECT e.conversation_id, e.seq, e.{embedding} <#> (SELECT dense FROM question) AS distance FROM episodes AS e
+            WHERE e.user_id = $1 AND e.{cell} = c.cell AND e.many AND e.route = ANY ($2::text[])
+            ORDER BY distance LIMIT {HITS}
+        ) AS e ORDER BY e.distance LIMIT {HITS}
     )"""
 
 
+# LATERAL with a LIMIT throughout: each search stays a search of an index, whatever the planner thinks of the statistics
+# (with a plain join it read all of the partition for a user of 8,000 messages)
 READ_MANY = f"""{ASKED}, near_it AS (
     -- the most alike of the messages in the cells whose middles are the most alike, …
     {_near(1, "cell", "embedding")} UNION ALL {_near(2, "cell_b", "embedding_b")}
@@ -92,10 +97,14 @@ READ_MANY = f"""{ASKED}, near_it AS (
     ) AS counted WHERE together <= {RARE}
 ), posted AS MATERIALIZED (
     SELECT p.message_id, sum(p.weight * telling.idf) AS score
-    FROM telling JOIN postings AS p ON p.user_id = $1 AND p.term = telling.term
+    FROM telling CROSS JOIN LATERAL (
+        SELECT message_id, weight FROM postings WHERE user_id = $1 AND term = telling.term LIMIT {RARE}
+    ) AS p
     GROUP BY p.message_id ORDER BY score DESC LIMIT {2 * HITS}
 ), worded AS (
-    SELECT e.conversation_id, e.seq FROM posted JOIN episodes AS e ON e.user_id = $1 AND e.message_id = posted.message_id
+    SELECT e.conversation_id, e.seq FROM posted CROSS JOIN LATERAL (
+        SELECT conversation_id, seq, route FROM episodes WHERE user_id = $1 AND message_id = posted.message_id LIMIT 1
+    ) AS e
     WHERE e.route = ANY ($2::text[]) ORDER BY posted.score DESC LIMIT {HITS}
 ), parted AS (
     SELECT conversation_id, seq,
@@ -108,8 +117,10 @@ READ_MANY = f"""{ASKED}, near_it AS (
     GROUP BY conversation_id, stretch
 ), scored AS (
     SELECT e.message_id, e.conversation_id, e.seq, {SCORES.format(row="e")}
-    FROM stretches AS s JOIN episodes AS e
-        ON e.user_id = $1 AND e.conversation_id = s.conversation_id AND e.seq BETWEEN s.first AND s.last
+    FROM stretches AS s CROSS JOIN LATERAL (
+        SELECT * FROM episodes WHERE user_id = $1 AND conversation_id = s.conversation_id AND seq BETWEEN s.first AND s.last
+        ORDER BY seq LIMIT s.last - s.first + 1
+    ) AS e
     WHERE e.route = ANY ($2::text[])
 ){PACKED}"""
 """The same of a user with many memories: scores of what the cells and the postings lead to, and of what is around it."""
