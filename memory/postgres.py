@@ -131,11 +131,11 @@ async def _keep(_connection: object) -> None:
     """Replace asyncpg's reset query: every transaction here cleans up by ending, and it would cost a round trip."""
 
 
-async def _roll_back(connection: Connection) -> None:
+async def _roll_back(connection: Connection, seconds: float) -> None:
     """Leave no half transaction to the connection's next user: a connection that can't roll back is dropped."""
     try:
         if not connection.is_closed():
-            await connection.execute("ROLLBACK", timeout=2)
+            await connection.execute("ROLLBACK", timeout=seconds)
     except (*AWAY, asyncpg.PostgresError):
         connection.terminate()
 
@@ -218,7 +218,7 @@ class Database:
                         cast("SealingConnection", connection).keyring.current = key
                     yield connection
                 except BaseException:
-                    await asyncio.shield(_roll_back(connection))
+                    await asyncio.shield(_roll_back(connection, min(2.0, self._config.acquire_timeout)))
                     raise
                 await connection.execute("COMMIT")
         except AWAY as error:

@@ -1,4 +1,4 @@
-"""Servers of these tests' own: each topology is started once for the tests of a module."""
+"""Servers of these tests' own: each topology is started once for the tests of a module, PostgreSQL once for all."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from tests.clusters.postgreses import PgBouncer, Standby, needed
 from tests.clusters.valkeys import ValkeyCluster, ValkeySentinels, opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     """A directory that servers of root's can reach."""
     with TemporaryDirectory(prefix="rapport-clusters-") as path:
@@ -37,7 +37,7 @@ def sentinels(home: Path) -> Iterator[ValkeySentinels]:
     made.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def primary(home: Path) -> Iterator[EmbeddedPostgres]:
     """A migrated PostgreSQL with every durability on: a replica's promises rest on it."""
     server = EmbeddedPostgres(home / "postgres", settings={"shared_buffers": "64MB"}).start()
@@ -58,6 +58,6 @@ def standby(primary: EmbeddedPostgres, home: Path) -> Iterator[Standby]:
 @pytest.fixture(scope="module")
 def bouncer(primary: EmbeddedPostgres, home: Path) -> Iterator[PgBouncer]:
     needed()
-    server = PgBouncer(home / "pgbouncer", primary).start()
+    server = PgBouncer(home / "pgbouncer", primary, pool=8).start()
     yield server
     server.kill()
