@@ -11,7 +11,7 @@ from memory import associations
 from memory.associations import Floats
 from memory.ranking import Candidates
 from memory.scores import Chosen, conversation_keys, integers
-from memory.vault import PREFIX, KeyRing, plain_size
+from memory.vault import PREFIX, KeyRing, misplaced, plain_size
 
 SEALED = PREFIX[0]
 
@@ -29,7 +29,9 @@ class Found:
     ring: KeyRing
 
     def text(self, place: int) -> str:
-        return self.ring.decode(self.texts[place])
+        """Nothing, when it was sealed for another memory than this one."""
+        text = self.ring.decode(self.texts[place])
+        return "" if misplaced("facts" if self.columns.facts[place] else "episodes", self.id(place), text) else text
 
     def id(self, place: int) -> UUID:
         return _id(self.ids, place)

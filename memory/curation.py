@@ -16,7 +16,7 @@ from memory.indexing import dense, sparse, term_weights
 from memory.ports import Vectors
 from memory.postgres import Connection
 from memory.transcript import JUST_ERASED, Owner
-from memory.vault import index_key, sealed
+from memory.vault import index_key, misplaced, sealed
 
 BY_USER = "user"
 """The extractor of facts that their owner wrote."""
@@ -59,6 +59,12 @@ class Item:
     quote: str
     origin: str = ""
     """Of what another program told: its name, a colon, its own id of the statement."""
+
+    def __post_init__(self) -> None:
+        place = "facts" if self.layer == "fact" else "messages"
+        for name in ("text", "quote"):
+            if misplaced(place, self.id, getattr(self, name)):
+                object.__setattr__(self, name, "")
 
     @property
     def source(self) -> Source:

@@ -15,6 +15,7 @@ import orjson
 
 from memory import prompts
 from memory.ports import Reasoner
+from memory.vault import misplaced
 
 PROMPT = "extraction-1"
 KINDS = ("user", "companion", "both", "open_loop")
@@ -66,6 +67,10 @@ class Said:
     speaker: str | None
     text: str
     said_at: datetime
+
+    def __post_init__(self) -> None:
+        if misplaced("messages", self.message_id, self.text):
+            object.__setattr__(self, "text", "")
 
 
 @dataclass(frozen=True, slots=True)

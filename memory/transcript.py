@@ -8,7 +8,7 @@ from uuid import UUID
 
 from memory.errors import AccountErasedError, ConversationNotFoundError, RouteLockedError
 from memory.postgres import Connection
-from memory.vault import sealed
+from memory.vault import misplaced, sealed
 
 Role = Literal["user", "assistant", "system"]
 MessageStatus = Literal["complete", "stopped", "cut"]
@@ -43,6 +43,11 @@ class Conversation:
     created_at: datetime
     updated_at: datetime
 
+    def __post_init__(self) -> None:
+        for name in ("title", "persona", "summary"):
+            if misplaced("conversations", self.id, getattr(self, name)):
+                object.__setattr__(self, name, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -58,6 +63,10 @@ class Message:
     created_at: datetime
     continues: UUID | None = None
     """The reply whose text this one begins with: it was stopped or cut, and this is the whole of it."""
+
+    def __post_init__(self) -> None:
+        if misplaced("messages", self.id, self.content):
+            object.__setattr__(self, "content", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,9 +344,7 @@ class Linked:
     chain: bytes
 
 
-async def find_by_chain(
-    connection: Connection, user_id: UUID, chains: Sequence[bytes], route: str
-) -> Linked | None:
+async def find_by_chain(connection: Connection, user_id: UUID, chains: Sequence[bytes], route: str) -> Linked | None:
     """The message on this route that ends the longest known part of a resent history; `chains` stand with the longest
     first.
 

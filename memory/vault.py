@@ -59,6 +59,22 @@ class MasterKey:
         return cls(secret, hashlib.sha256(b"rapport master key" + secret).hexdigest()[:16])
 
 
+class Opened(str):
+    """Words that came out of a token, and which row the token says it was written to."""
+
+    __slots__ = ("header",)
+
+    header: bytes
+
+
+def misplaced(place: str, row: UUID, text: str) -> bool:
+    """Whether these words were sealed for another row than the one they stand in: somebody has moved them. Counted."""
+    if type(text) is not Opened or text.header == bytes([PLACES.index(place)]) + row.bytes:
+        return False
+    UNOPENED.inc()
+    return True
+
+
 class UserKey:
     """Seals and opens one user's text."""
 
@@ -100,10 +116,13 @@ class UserKey:
         if not text.startswith(PREFIX):
             return text
         try:
-            return self._open(base64.b64decode(text[len(PREFIX) :])).decode()
+            raw = base64.b64decode(text[len(PREFIX) :])
+            words = Opened(self._open(raw), "utf-8")
         except (InvalidTag, ValueError, binascii.Error):
             UNOPENED.inc()
             return text
+        words.header = raw[:HEADER]
+        return words
 
 
 def _derived(secret: bytes, purpose: bytes) -> bytes:

@@ -3,7 +3,7 @@
 import base64
 import os
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
+from memory import curation, transcript
 from memory import vault as vaults
 from memory.errors import KeyUnavailableError
 from memory.postgres import Database, PoolConfig
+from memory.retrieval import RecallQuery, recall
 from memory.vault import PREFIX, LiveKeys, MasterKey, UserKey, Vault, opened, sealed
+from tests.memory.learning_kit import SAID, Talk, fact
 
 MASTER = MasterKey(b"m" * 32, "m")
 OTHER = MasterKey(b"o" * 32, "o")
@@ -91,6 +94,52 @@ def test_a_master_key_is_named_by_what_it_is() -> None:
     parsed = MasterKey.parse(base64.b64encode(secret).decode() + "\n")
     assert parsed == MasterKey.parse(secret.hex())
     assert parsed.name != MasterKey.parse(os.urandom(32).hex()).name
+
+
+async def test_words_that_were_moved_to_another_row_are_not_shown(database_url: str, superuser_url: str) -> None:
+    """Whoever can write to the tables swaps a user's own texts: they open, and are told by the row they were sealed for."""
+    database = Database(PoolConfig(database_url, 2, 4), Vault(MASTER))
+    talk = await Talk(database).open()
+    await talk.teach("My dog is called Rex.", fact(1, "My dog is called Rex", "The user's dog is called Rex."))
+    await talk.teach("I live in Faro.", fact(1, "I live in Faro", "The user lives in Faro."))
+    query = RecallQuery(talk.user_id, "Where do I live? Faro", None, ("general",), 500, 5, SAID)
+
+    async def shown() -> tuple[list[str], list[str], str]:
+        async with database.as_user(talk.user_id) as connection:
+            messages = await transcript.list_messages(connection, talk.user_id, talk.id, 10)
+            items = await curation.list_memories(connection, talk.user_id, curation.Filter(layer="fact"), 10)
+            recalled = " ".join(item.text for item in await recall(connection, query))
+        return [m.content for m in messages], sorted(item.text for item in items), recalled
+
+    said, facts, recalled = await shown()
+    assert said == ["My dog is called Rex.", "I live in Faro."]
+    assert len(facts) == 2
+    assert "Faro" in recalled
+    await swap(superuser_url, talk.user_id)
+    said, facts, recalled = await shown()
+    assert said == ["", ""]
+    assert facts == ["", ""]
+    assert "Faro" not in recalled
+    assert "Rex" not in recalled
+    await database.close()
+
+
+async def swap(superuser_url: str, user_id: UUID) -> None:
+    """Give each of the user's two texts to the other's row, in every table of them."""
+    connection = await asyncpg.connect(superuser_url)
+    for column, row in (("messages.content", "id"), ("facts.text", "id"), ("episodes.text", "message_id")):
+        table, _, name = column.partition(".")
+        (one, other) = await connection.fetch(
+            f"SELECT {row} AS row, {name} AS text FROM {table} WHERE user_id = $1", user_id
+        )
+        for target, source in ((one, other), (other, one)):
+            await connection.execute(
+                f"UPDATE {table} SET {name} = $3 WHERE user_id = $1 AND {row} = $2",
+                user_id,
+                target["row"],
+                source["text"],
+            )
+    await connection.close()
 
 
 async def test_text_opens_in_its_users_transaction_and_in_no_other(database: Database, superuser_url: str) -> None:
