@@ -142,6 +142,9 @@ class Run:
                     outcomes.append(outcome)
                     tell(setting.name, outcome)
 
+    def wants(self, setting: Setting) -> bool:
+        return self.options.only in setting.name and not possible(setting)
+
     def all_of(self, settings: Sequence[Setting], end: float) -> None:
         for setting in settings:
             if self.options.only not in setting.name:
@@ -202,7 +205,9 @@ def main() -> int:
     settings: Sequence[Setting] = SETTINGS
     if options.topology:
         settings = tuple(setting for name, setting in ON.items() if options.topology in {name, "all"})
-    planned = sum(sum(long_run.plan(each, 0).faults.values()) * each.rounds for each in settings if not possible(each))
+    planned = sum(
+        sum(long_run.plan(each, 0).faults.values()) * each.rounds for each in settings if long_run.wants(each)
+    )
     print(f"seed {options.seed}: {planned:,} faults planned", flush=True)
     end = time.monotonic() + options.minutes * 60
     long_run.all_of(settings, end)

@@ -196,6 +196,33 @@ async def test_reload_second_tab_and_stop(
     assert {status for status in watch.statuses if status >= 400} <= {503}
 
 
+async def test_a_stopped_reply_goes_on_in_its_bubble(endless_service: LiveService, open_context: OpenContext) -> None:
+    page = await (await open_context()).new_page()
+    await sign_in(page, endless_service)
+    await say(page, "Count for me")
+    await until_words(page, 15)
+    stop = page.get_by_role("button", name="Stop the reply")
+    more = page.get_by_role("button", name="Continue", exact=True)
+    await stop.click()
+    await expect(page.locator(".theirs .message-meta")).to_contain_text("Stopped")
+    kept = await words(page)
+    await page.reload()
+    await more.click()
+    await until_words(page, len(kept.split()) + 10)
+    await stop.click()
+    await expect(page.locator(".live")).to_have_count(0)
+    # one bubble, and not one of two: it is the same reply, longer
+    await expect(page.locator(".theirs")).to_have_count(1)
+    await expect(page.locator(".turns:visible")).to_have_count(0)
+    longer = await words(page)
+    assert longer.startswith(kept)
+    assert_whole(longer)
+    assert stored_replies(endless_service, "nora", page) == [kept, longer]
+    await page.reload()
+    await expect(page.locator(".theirs .words")).to_have_text([longer])
+    await expect(more).to_be_visible()
+
+
 async def test_a_killed_server_is_a_pause(endless_service: LiveService, open_context: OpenContext) -> None:
     page = await (await open_context()).new_page()
     await sign_in(page, endless_service)
