@@ -88,7 +88,7 @@ def row(name: str, figures: dict[str, Any]) -> str:
         str(sum(figures["shown_text_taken_back"].values())),
         f"{figures['zombie_writes_refused']:,}",
         *(_gap(figures["gaps"][key]) for key in (ALONE, STORE, STOPPED)),
-        "–" if figures["bound_95"] is None else f"{figures['bound_95']:.2%}",
+        "–" if figures["bound_95"] is None or not is_clean(figures) else f"{figures['bound_95']:.2%}",
     )
     return f"| {' | '.join(cells)} |"
 
