@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from service import docs, health
 from service.auth import routes as session_routes
@@ -123,8 +124,20 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}.get(error.status_code, "http_error")
     translated = RapportError(str(error.detail), code=code, headers=error.headers)
+    if error.status_code == 405:
+        # a path has several routes here, and the router names the methods of one
+        translated.headers["Allow"] = ", ".join(_methods_at(request))
     translated.status, translated.title = error.status_code, str(error.detail)
     return _answer(request, translated)
+
+
+def _methods_at(request: Request) -> list[str]:
+    found: set[str] = set()
+    for route in request.app.routes:
+        matched, _ = route.matches({**request.scope, "method": "GET"})
+        if matched is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -132,12 +132,23 @@ event: turn.completed
 data: {"message_id":"0199…","seq":8,"finish_reason":"stop","usage":null,"backend":"embedded","model":"local","scripted":false}
 """
 
+ONE_EVENT = {
+    "type": "object",
+    "description": "Of each event; `data` is JSON of the schema that its type names",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
+        "event": {"type": "string", "enum": list(EVENTS)},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
 STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events until `turn.completed` or `turn.failed`. Ids are `<epoch>-<n>`: send the last one seen as "
         "`Last-Event-ID` to the turn's stream, on any instance, and the rest arrives. Event types: "
         + ", ".join(f"`{name}` (schema {model.__name__})" for name, model in EVENTS.items()),
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}},
+        "content": {"text/event-stream": {"schema": ONE_EVENT, "example": EXAMPLE}},
     }
 }
 

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from service.auth.tokens import MAX_NAME, MAX_TOKEN, is_name
 
@@ -13,6 +13,13 @@ def _name(text: str) -> str:
     if not is_name(text):
         raise ValueError("control characters and halves of characters can't be stored")
     return text
+
+
+def _written(value: object) -> object:
+    """A number would be taken for seconds since 1970, and what it makes can't be edited."""
+    if not isinstance(value, str):
+        raise ValueError("a date is written like 1990-12-31")  # noqa: TRY004  pydantic's form
+    return value
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -31,7 +38,7 @@ class AssertionIn(BaseModel):
 class DeclarationIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    birth_date: date = Field(description="Can be given once, and never edited")
+    birth_date: Annotated[date, BeforeValidator(_written)] = Field(description="Can be given once, and never edited")
 
 
 class SubjectIn(BaseModel):
