@@ -126,6 +126,12 @@ async def facts_of(world: World, conversation: str) -> list[int]:
     return [row["seq"] for row in rows]
 
 
+async def reads_of(part: Part, by: str) -> float:
+    async with aiohttp.ClientSession() as session, session.get(f"{part.url}/metrics") as answer:
+        lines = [line for line in (await answer.text()).splitlines() if line.startswith("rapport_reads_total{")]
+    return sum(float(line.split()[-1]) for line in lines if f'by="{by}"' in line)
+
+
 async def test_a_turn_from_one_end_to_the_other(world: World) -> None:
     """Streamed, read on elsewhere, taken over when its writer dies, stored and learnt from once."""
     await world.populate()
@@ -150,6 +156,8 @@ async def test_a_turn_from_one_end_to_the_other(world: World) -> None:
         assert (await talk.stored(second))[-1] == talk.bubble.text
         assert await drain(world, 60) is not None
         assert await facts_of(world, talk.conversation) == [1, 3, 5]
+        if isinstance(world, ReplicaWorld):
+            assert await reads_of(second, "replica") > 0, "nothing was read from the replica"
     finally:
         await world.depopulate()
 
@@ -164,6 +172,7 @@ async def kill_what_is_its_own(world: World) -> None:
         world.bouncer.restart()
 
 
+@pytest.mark.slow
 async def test_a_part_of_it_is_killed_under_replies(world: World) -> None:
     """A primary, the replica, or PgBouncer: several replies are under way, and all of them end as they should."""
     await world.populate()
