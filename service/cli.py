@@ -252,12 +252,17 @@ def bench_recall(
 
 def _guarded(action: Callable[[], Result]) -> Result:
     """Say in one sentence what stands in the way; a traceback is for bugs."""
+    import asyncpg
+
     from memory.errors import LongTermMemoryError
     from service.errors import RapportError
     from service.llm.config import BackendConfigError
 
     try:
         return action()
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        errors.print(f"DATABASE_URL: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
     except (RapportError, LongTermMemoryError, BackendConfigError) as error:
         # unbroken lines: what is searched for in a log must be found
         errors.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)

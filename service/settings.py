@@ -208,6 +208,15 @@ class Settings(BaseSettings):
         description="Where a worker or a scheduler answers /metrics; 0: nowhere",
     )
 
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_address(cls, value: SecretStr) -> SecretStr:
+        given = value.get_secret_value()
+        if given and not given.startswith(("postgresql://", "postgres://")):
+            msg = "it begins with postgresql://"
+            raise ValueError(msg)
+        return value
+
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -26,7 +26,9 @@ def database(database_url: str) -> Iterator[str]:
 
     async def put_back() -> None:
         connection = await asyncpg.connect(database_url)
-        await connection.execute("UPDATE embedding_models SET name = 'all-minilm-l6-v2-int8', dimensions = 384, source = ''")
+        await connection.execute(
+            "UPDATE embedding_models SET name = 'all-minilm-l6-v2-int8', dimensions = 384, source = ''"
+        )
         await connection.close()
 
     asyncio.run(put_back())
@@ -127,7 +129,7 @@ def test_a_server_makes_the_vectors_and_may_go_away_and_come_back(
     [
         ({"EMBEDDINGS": "nobody"}, "there is no backend 'nobody'"),
         ({"EMBEDDINGS": "vectors/wrong-dimensions"}, "rapport memory reembed"),
-        ({"LLM_BACKENDS": '[{"name": "x"}]', "EMBEDDINGS": ""}, "url is required"),
+        ({"DATABASE_URL": "/a-database-that-is-not-there", "EMBEDDINGS": ""}, "DATABASE_URL: database"),
     ],
 )
 def test_a_wrong_setting_is_a_sentence_and_an_exit_code(
@@ -148,6 +150,8 @@ def test_a_wrong_setting_is_a_sentence_and_an_exit_code(
             await connection.close()
 
         asyncio.run(filled())
+    if "DATABASE_URL" in environment:
+        environment = environment | {"DATABASE_URL": database.rpartition("/")[0] + environment["DATABASE_URL"]}
     process = service.start(wait=False, **environment)
     assert process.process is not None
     assert process.process.wait(60) == 1
