@@ -72,11 +72,14 @@ ROLES: dict[str, Callable[[Settings], int]] = {
 
 def prepare(tally: Tally) -> None:
     replace(service.embedding, "MiniLmEmbedder", lambda _original: lambda _config: HashEmbedder())
-    # a stopped worker is to be found out in a second or two
+    # a stopped worker is to be found out in a second or two; a model server that was away for a moment is not to be
+    # waited for by minutes (each time it seems away, the pause doubles)
     replace(
         service.worker.main,
         "learn_config",
-        lambda original: lambda settings: dataclasses.replace(original(settings), lease_seconds=1.0),
+        lambda original: (
+            lambda settings: dataclasses.replace(original(settings), lease_seconds=1.0, away_most_seconds=10.0)
+        ),
     )
     replace(service.chat.writer, "ZOMBIE_WRITES", lambda counter: CountedInto(counter, tally, "zombie"))
     replace(service.app, "open_runtime", lambda opener: watched(opener, tally))
