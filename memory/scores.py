@@ -7,12 +7,14 @@ import asyncpg
 import numpy as np
 import numpy.typing as npt
 
-from memory.ranking import WEIGHTS
 from memory.statements import FACTS, REACH
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 LEAST_RANGE = 1e-6
+AROUND = 0.5
+"""What the best score around is worth beside a message's own, when those for a closer look are chosen. All weights of the
+final order, as far as they can be known here, choose worse: REALTALK's recall in 1,000 tokens loses .003."""
 
 
 def floats(packed: bytes | None) -> Floats:
@@ -90,12 +92,7 @@ def _messages(
     words, meaning = scale.words(lexical[order]), scale.meaning(dense)
     own = words + meaning
     around = _best_around(own, keys)
-    before, after_words = _mean_of_two(words, keys, -1), _mean_of_two(words, keys, 1)
-    after_meaning = _mean_of_two(meaning, keys, 1)
-    # what can be known of the final order without the details
-    w = WEIGHTS
-    score = w.words * words + w.meaning * meaning + w.words_before * before + w.around * around
-    score += w.words_after * after_words + w.meaning_after * after_meaning
+    score = own + np.float32(AROUND) * around
     if after is not None:
         score[(keys == conversation_keys(after[0].bytes)[0]) & (seqs > after[1])] = -np.inf
     best = np.lexsort((seqs, -score))[:pool]
@@ -105,9 +102,9 @@ def _messages(
         np.nan_to_num(dense[best], nan=-1.0),
         words[best],
         meaning[best],
-        before[best],
-        after_words[best],
-        after_meaning[best],
+        _mean_of_two(words, keys, -1)[best],
+        _mean_of_two(words, keys, 1)[best],
+        _mean_of_two(meaning, keys, 1)[best],
         around[best],
     )
 

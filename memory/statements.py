@@ -6,7 +6,7 @@ message says is fetched for the most promising ones only.
 
 from memory.lexical import TERM_SPACE
 
-POOL, SMALL_POOL, FEW = 200, 120, 20
+POOL, SMALL_POOL, FEW = 200, 140, 20
 """Messages whose details are looked at; when only a few are asked for, fewer do as well (docs/recall.md)."""
 REACH = 6
 """Messages before and after whose best score lifts a message: what is said in one breath with a hit is about it."""
