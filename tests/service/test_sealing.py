@@ -14,11 +14,14 @@ import pytest
 import redis.asyncio
 
 from memory.postgres import Database, PoolConfig
+from memory.resealing import keyed_by_id
 from memory.vault import MasterKey, Vault
 from service.sealing import check_vault, open_vault
 from service.settings import Settings
 from service.startup import StartError
+from service.worker import resealing
 from tests.fixtures.service import LiveService
+from tests.memory.learning_kit import Talk, ToldReasoner, answer
 
 CANARY = "Zanzibarquex"
 
@@ -84,8 +87,8 @@ async def dumped(cache: redis.asyncio.Redis, key: bytes) -> bytes:
     if kind == b"stream":
         return repr(await cache.xrange(key)).encode()
     if kind == b"string":
-        return bytes(await cache.get(key) or b"")
-    return bytes(await cache.dump(key) or b"")
+        return repr(await cache.get(key)).encode()
+    return repr(await cache.dump(key)).encode()
 
 
 async def test_nothing_that_was_said_can_be_read_in_the_stores(
@@ -145,3 +148,31 @@ async def test_nothing_that_was_said_can_be_read_in_the_stores(
     }
     await connection.close()
     assert readable == {}
+
+
+async def test_the_command_brings_everybody_under_their_keys(
+    tmp_path: Path, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = Database(PoolConfig(database_url, 1, 2))
+    for name in ("ana", "bob"):
+        talk = await Talk(plain, name).open()
+        await talk.say(f"I live in {CANARY}.")
+        await talk.learn(ToldReasoner(answer()))
+    await plain.close()
+
+    def told(key: str) -> Settings:
+        return Settings.model_validate(
+            {"RAPPORT_HOME": tmp_path, "RAPPORT_MASTER_KEY": key, "DATABASE_URL": database_url}
+        )
+
+    assert await resealing.main(told("off"), wait=0) == 2
+    assert "RAPPORT_MASTER_KEY" in capsys.readouterr().err
+    key = base64.b64encode(b"m" * 32).decode()
+    assert await resealing.main(told(key), wait=0) == 0
+    assert "2 users" in capsys.readouterr().err
+    assert await resealing.main(told(key), wait=0) == 0
+    assert "nothing" in capsys.readouterr().err
+    database = Database(PoolConfig(database_url, 1, 1), Vault(MasterKey.parse(key)))
+    async with database.system() as connection:
+        assert await keyed_by_id(connection) == 0
+    await database.close()

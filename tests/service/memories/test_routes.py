@@ -105,6 +105,21 @@ def test_a_forgotten_message_is_gone_from_the_conversation_and_from_recall(perso
     assert "Biscuit" not in json.dumps(found)
 
 
+def test_what_says_it_in_other_words_is_named_and_on_request_forgotten(person: Person) -> None:
+    person.bring(
+        [{"speaker": "Caroline", "text": "My secret garden in Granada is my refuge", "at": "2023-05-08T13:56:00Z"}]
+    )
+    fact_id, twin = person.add("My secret garden is in Granada"), person.add("In Granada I have a secret garden")
+    (first, second) = person.call("DELETE", f"/v1/memories/{fact_id}")["similar"]
+    assert {first["layer"], second["layer"]} == {"fact", "episode"}
+    assert all(0.5 < one["likeness"] <= 1 for one in (first, second))
+    assert person.call("GET", f"/v1/memories/{twin}")["text"] == "In Granada I have a secret garden"
+    receipt = person.call("DELETE", f"/v1/memories/{twin}?similar=forget")
+    assert receipt["similar"] == []
+    assert "Granada" not in json.dumps(person.call("GET", "/v1/memories"))
+    assert person.refused("DELETE", f"/v1/memories/{twin}?similar=perhaps") == (422, "invalid_request")
+
+
 def test_a_stranger_gets_the_same_answers_as_for_nothing(people: tuple[Person, Person]) -> None:
     person, stranger = people
     conversation = person.bring(TALK)
