@@ -94,6 +94,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         age_assertions = _closing(stack, AgeAssertions(settings.age_config))
         await age_assertions.open()
         limits = _closing(stack, Limits(settings.limits_config))
+        await asyncio.gather(limits.open(), *([link.warm()] if link is not None else []))
         jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
         await _check(settings, database, own_embedder, stack)
         await warm_up(embedder)

@@ -52,6 +52,11 @@ class Limits:
             self._shared = RedisWindows(self._link)
         self._permits = Permits(self._link)
 
+    async def open(self) -> None:
+        """Have a connection at hand, so that the first to sign in aren't refused for want of one."""
+        if self._link is not None:
+            await self._link.warm()
+
     async def aclose(self) -> None:
         await self._permits.aclose()
         if self._link is not None:

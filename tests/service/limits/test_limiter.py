@@ -25,6 +25,7 @@ from service.limits import (
 from service.limits.permits import Permits
 from sessions.config import RedisConfig
 from sessions.link import RedisLink
+from tests.faults.proxy import Hop
 
 
 def somebody(*, anonymous: bool = False, via_server: bool = False) -> Principal:
@@ -211,6 +212,29 @@ async def test_with_redis_gone_what_must_be_closed_is_closed(kind: str) -> None:
         with pytest.raises(LimitsUnavailableError):
             await limits.check(somebody(), "192.0.2.1", kind)
         assert await limits.check(somebody(), "192.0.2.1", "turn") is not None
+
+
+async def test_the_first_to_sign_in_find_connections_that_are_open(redis_url: str) -> None:
+    """To open one takes several round trips: over a slow line, more time than a check has."""
+    head, _, rest = redis_url.rpartition("@")
+    port, _, number = rest.partition(":")[2].partition("/")
+    hop = await Hop(int(port)).open()
+    hop.delay = 0.03  # each way
+    url = f"{head}@127.0.0.1:{hop.port}/{number}"
+    try:
+        async with opened(redis_url=url, timeout=0.08, rest=0.0) as cold:
+            with pytest.raises(LimitsUnavailableError):
+                await cold.check(None, "192.0.2.1", "mint")
+        async with opened(redis_url=url, timeout=0.08) as warm:
+            await warm.open()
+            found = await asyncio.gather(*(warm.check(None, f"192.0.2.{n}", "mint") for n in range(8)))
+            assert all(found)
+    finally:
+        await hop.close()
+    async with hung_redis() as away, opened(redis_url=away) as limits:
+        began = time.monotonic()
+        await limits.open()  # a service starts without its Redis, too
+        assert time.monotonic() - began < 4
 
 
 async def test_one_check_is_one_round_trip(redis_url: str) -> None:
