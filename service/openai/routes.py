@@ -19,7 +19,7 @@ from service.dependencies import Context
 from service.errors import ForbiddenError, InvalidRequestError, NotFoundError, RapportError, TooLargeError, openai_shape
 from service.limits import address_of
 from service.openai.app_calls import answer, check, is_app_call
-from service.openai.history import Place, instructions, place, spoken
+from service.openai.history import Place, Said, instructions, place, spoken
 from service.openai.notices import Notices, Shown
 from service.openai.schemas import Completion, CompletionRequest, ModelCard, ModelList
 from service.runtime import Runtime
@@ -43,13 +43,13 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for code, text in {
         400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
         401: "No valid token",
-        403: "`route_locked` or `age_assurance_required`",
+        403: "`route_locked`, `age_assurance_required` or `app_call_not_allowed`",
         404: "`model_not_found` or `conversation_not_found`",
         409: "`turn_in_progress` or `idempotency_conflict`",
         413: "`message_too_large` or `too_large`",
         422: "`invalid_request`, `last_message_not_user`",
         429: "`rate_limited`: wait for `Retry-After`",
-        502: "`backend_error`",
+        502: "`backend_key_refused`, `backend_no_credit`, `backend_model_missing` and other failures of the model server",
         503: "`store_unavailable` or no backend: try again",
     }.items()
 }
@@ -92,18 +92,7 @@ async def complete(
     stored, and at temperature 0 the same question may be answered from a cache.
     """
     route, backend = _route_and_backend(body.model, context)
-    said = spoken(body.messages)
-    if not said or said[-1].role != "user":
-        raise InvalidRequestError(
-            "The last message must be the user's, and have text.", code="last_message_not_user", param="messages"
-        )
-    text = said[-1].text
-    if len(text) > context.settings.message_max_chars:
-        raise TooLargeError(
-            f"A message may have {context.settings.message_max_chars} characters.",
-            code="message_too_large",
-            param="messages",
-        )
+    said = _said(body, context)
     if is_app_call(body):
         check(request, caller, context, body, route)
         async with aclosing(await context.limits.admit(caller, address_of(request), "turn")):
@@ -121,7 +110,7 @@ async def complete(
         message = Send(
             caller.user_id,
             where.conversation_id,
-            text,
+            said[-1].text,
             client_message_id=idempotency_key,
             parent_id=where.parent_id,
             answers=where.answers,
@@ -140,6 +129,19 @@ async def complete(
         raise
     await admission.aclose()
     return whole
+
+
+def _said(body: CompletionRequest, context: Runtime) -> list[Said]:
+    """What both sides said; the last of it is what the user says now."""
+    said = spoken(body.messages)
+    if not said or said[-1].role != "user":
+        raise InvalidRequestError(
+            "The last message must be the user's, and have text.", code="last_message_not_user", param="messages"
+        )
+    maximum = context.settings.message_max_chars
+    if len(said[-1].text) > maximum:
+        raise TooLargeError(f"A message may have {maximum} characters.", code="message_too_large", param="messages")
+    return said
 
 
 def _named(body: CompletionRequest, header: UUID | None) -> UUID | None:

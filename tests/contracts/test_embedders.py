@@ -1,4 +1,4 @@
-"""What every embedder promises, kept by the real model and by the one that remembers."""
+"""What every embedder promises, kept by the real model, the one that remembers, word vectors, and a server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +11,12 @@ from memory.embedders import QUERY_TOKENS, EmbedderConfig, MiniLmEmbedder
 from memory.ports import Embedder
 from memory.word_embedder import WordEmbedder
 from service.bench.kept_vectors import KeptVectors
+from service.llm.config import BackendConfig
+from service.llm.embeddings import BackendEmbedder
+from tests.misbehaving.process import Misbehaving
 
 
-@pytest.fixture(params=["minilm", "kept", "words"])
+@pytest.fixture(params=["minilm", "kept", "words", "server"])
 async def embedder(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Embedder]:
     made: Embedder = MiniLmEmbedder()
     if request.param == "kept":
@@ -21,6 +24,11 @@ async def embedder(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     elif request.param == "words":
         await made.aclose()
         made = WordEmbedder()
+    elif request.param == "server":
+        await made.aclose()
+        server: Misbehaving = request.getfixturevalue("misbehaving")
+        made = BackendEmbedder(BackendConfig(name="b", url=server.url, embedding_model="text-embedding-real"))
+        await made.check()
     yield made
     await made.aclose()
 
