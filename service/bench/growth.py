@@ -32,19 +32,21 @@ class Step:
     """By table, indexes included; only what was written since the step before."""
 
 
-async def histories(database: Database, maker: Maker, steps: Sequence[int], questions: int) -> list[Step]:
+async def histories(dsn: str, database: Database, maker: Maker, steps: Sequence[int], questions: int) -> list[Step]:
     user, done, before = await make_user(database), [], 0
     for messages in steps:
         space = await sizes(database)
         await grow(database, maker, user, before + 1, messages)
         await index_many(database)
-        await settle(database)
+        await settle(dsn)
         done.append(await _step(database, maker, [user], (1, messages, messages - before), space, questions))
         before = messages
     return done
 
 
-async def crowds(database: Database, maker: Maker, steps: Sequence[int], messages: int, questions: int) -> list[Step]:
+async def crowds(
+    dsn: str, database: Database, maker: Maker, steps: Sequence[int], messages: int, questions: int
+) -> list[Step]:
     asked: list[UUID] = []
     done, before = [], 0
     for users in steps:
@@ -53,7 +55,7 @@ async def crowds(database: Database, maker: Maker, steps: Sequence[int], message
             asked.append(await make_user(database))
             await grow(database, maker, asked[-1], 1, messages)
         await copy_user(database, asked[0], [uuid4() for _ in range(users - max(before, len(asked)))], messages)
-        await settle(database)
+        await settle(dsn)
         done.append(
             await _step(database, maker, asked, (users, messages, (users - before) * messages), space, questions)
         )
@@ -82,8 +84,8 @@ async def run(dsn: str, messages: int, questions: int, largest: tuple[int, int])
     maker = Maker(7)
     try:
         return {
-            "histories": await histories(database, maker, [n for n in HISTORIES if n <= largest[0]], questions),
-            "users": await crowds(database, maker, [n for n in USERS if n <= largest[1]], messages, questions),
+            "histories": await histories(dsn, database, maker, [n for n in HISTORIES if n <= largest[0]], questions),
+            "users": await crowds(dsn, database, maker, [n for n in USERS if n <= largest[1]], messages, questions),
         }
     finally:
         await database.close()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import numpy as np
 from uuid_utils.compat import uuid7
 
@@ -119,10 +120,14 @@ async def copy_user(database: Database, source: UUID, copies: Sequence[UUID], me
             await connection.execute("ALTER TABLE episodes ENABLE TRIGGER USER")
 
 
-async def settle(database: Database) -> None:
-    async with database.system() as connection:
+async def settle(dsn: str) -> None:
+    """What autovacuum does sooner or later: statistics, and pages known to be seen by all."""
+    connection = await asyncpg.connect(dsn)
+    try:
         for table in TABLES:
-            await connection.execute(f"ANALYZE {table}", timeout=600)
+            await connection.execute(f"VACUUM (ANALYZE) {table}", timeout=600)
+    finally:
+        await connection.close()
 
 
 async def sizes(database: Database) -> dict[str, int]:

@@ -59,7 +59,7 @@ class Figures:
         )
 
 
-async def fill(database: Database, maker: Maker, sizes: Sizes) -> list[UUID]:
+async def fill(dsn: str, database: Database, maker: Maker, sizes: Sizes) -> list[UUID]:
     """Make the users who are asked, and copy one of them until the table has its rows."""
     each = sizes.rows // sizes.users
     asked = []
@@ -67,7 +67,7 @@ async def fill(database: Database, maker: Maker, sizes: Sizes) -> list[UUID]:
         asked.append(await make_user(database))
         await grow(database, maker, asked[-1], 1, each)
     await copy_user(database, asked[0], [uuid4() for _ in range(sizes.users - len(asked))], each)
-    await settle(database)
+    await settle(dsn)
     return asked
 
 
@@ -134,7 +134,7 @@ async def run(dsn: str, sizes: Sizes, *, plans: bool) -> list[Figures]:
     maker, done = Maker(7), []
     try:
         began = time.monotonic()
-        asked = await fill(database, maker, sizes)
+        asked = await fill(dsn, database, maker, sizes)
         if plans:
             _say(f"filled {sizes.rows:,} rows of {sizes.users:,} users in {time.monotonic() - began:.0f} s")
         what = f"{sizes.rows // sizes.users:,} memories each of {sizes.users:,} users"
@@ -145,7 +145,7 @@ async def run(dsn: str, sizes: Sizes, *, plans: bool) -> list[Figures]:
             await grow(database, maker, large, 1, sizes.large)
             filled, began = time.monotonic() - began, time.monotonic()
             await index_many(database)
-            await settle(database)
+            await settle(dsn)
             if plans:
                 _say(f"\nmade {sizes.large:,} memories of one user in {filled:.0f} s, indexed them in"
                      f" {time.monotonic() - began:.0f} s")  # fmt: skip
