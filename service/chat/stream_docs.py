@@ -70,7 +70,11 @@ class TurnRebased(BaseModel):
     """Replace what is shown by `text`."""
 
     text: str
-    reason: str
+    reason: str = Field(
+        examples=["catching_up"],
+        description="continued: it goes on with a reply that was stopped or cut. catching_up, stored, log_lost: the same text "
+        "in one piece. taken_over: what another writer knows of it. restarted: it begins anew",
+    )
 
 
 class TurnCompleted(BaseModel):

@@ -66,3 +66,34 @@ def test_a_reply_survives_the_death_of_its_model_server(client: httpx.Client, mo
     assert (bubble.repeated, bubble.rebased) == (0, 0)
     assert len(bubble.text) > shown
     assert client.get(f"{path}/messages").json()["items"][1]["content"] == bubble.text
+
+
+def test_a_reply_survives_the_death_of_its_writer(
+    service_factory: Callable[..., LiveService], model: EmbeddedModel
+) -> None:
+    """A real model goes on behind the words of a reply whose writer was killed."""
+    service = service_factory(LLM_BACKENDS=json.dumps([{**model.backend(), "continues": True}]), REPLY_MAX_TOKENS="120")
+    survivor, writer = service.start(), service.start()
+    headers = service.headers(f"user-{uuid4()}")
+    with httpx.Client(base_url=writer.url, headers=headers, timeout=120) as client:
+        path = f"/v1/conversations/{client.post('/v1/conversations', json={}).json()['id']}"
+        asked = {"content": "Tell me a long story about the sea."}
+        with client.stream("POST", f"{path}/turns", json=asked) as response:
+            bubble = read(response, deltas=6)
+        writer.kill()
+    shown = bubble.text
+    with httpx.Client(base_url=survivor.url, headers=headers, timeout=120) as client:
+        turn = f"{path}/turns/{bubble.data('turn.accepted')['turn_id']}"
+        with client.stream("GET", f"{turn}/stream", headers={"Last-Event-ID": bubble.last or ""}) as response:
+            read(response, bubble)
+        stored = client.get(f"{path}/messages").json()["items"][1]["content"]
+    told = bubble.data("turn.taken_over")
+    assert (bubble.kinds[-1], bubble.repeated, bubble.rebased) == ("turn.completed", 0, 0)
+    assert told["grade"] == "prefix"
+    assert told["kept_chars"] >= len(shown) > 0
+    assert stored == bubble.text
+    assert stored.startswith(shown)
+    assert len(stored) > told["kept_chars"]
+    print(
+        f"\n{model.model}, writer killed: …{stored[: told['kept_chars']][-50:]!r} ‖ {stored[told['kept_chars'] :][:50]!r}…"
+    )
