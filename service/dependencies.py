@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from service.runtime import Runtime
 
 
-def runtime_of(request: Request) -> Runtime:
+async def runtime_of(request: Request) -> Runtime:  # not a plain function: those are run in a thread each
     return cast("Runtime", request.app.state.runtime)
 
 

@@ -106,6 +106,11 @@ class RedisLink:
                 self._topology.suspect()
         return answers
 
+    async def warm(self, seconds: float = 1.0) -> bool:
+        """Connect to each server, at start. False when one could not be reached: it may be later."""
+        await self._topology.ready()
+        return all(await asyncio.gather(*(server.warm(seconds) for server in self._topology.servers())))
+
     async def ping(self) -> bool:
         """Ask the servers themselves, breaker or not."""
         if not await self._topology.look():

@@ -79,7 +79,8 @@ class RedisReplyLog:
                 answers.append(error)
         return answers
 
-    def _event(self, log: Log, entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
+    def _event(self, log: Log, entry_id: bytes, listed: list[bytes]) -> Event:
+        fields = dict(zip(listed[::2], listed[1::2], strict=True))
         if fields[b"o"] != log.owner.bytes:
             OWNER_MISMATCHES.inc()
             raise OwnerMismatchError("A reply's log belongs to another user.")

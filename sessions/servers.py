@@ -20,10 +20,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sessions.config import RedisConfig
 from sessions.errors import LiveStateUnavailableError
 from sessions.metrics import REDIS_FAILURES
+from sessions.pipe import Pipe
 
 # a server that answers so takes no writes now, whichever key they are about
 UNFIT = (OutOfMemoryError, ReadOnlyError, ClusterDownError, NoPermissionError)
 UNFIT_WORDS = ("MISCONF", "NOREPLICAS")
+
+
+PATIENT = ("socket_timeout", "socket_connect_timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Script:
 
 
 class Server:
-    """A connection pool with a deadline and a circuit breaker.
+    """One shared connection with a deadline and a circuit breaker.
 
     redis-py's own retries apply a write twice when its answer is lost (measured: SET NX answered None to the process
     that held the lock), so they are off; what is repeated here is idempotent by construction.
@@ -64,10 +68,13 @@ class Server:
         self, client: redis.asyncio.Redis, config: RedisConfig, clock: Callable[[], float], name: tuple[str, int]
     ) -> None:
         self.client = client
+        """For what is not in a hurry; its pool also makes the shared connection."""
         self.name = name
         self._config = config
         self._clock = clock
         self._resting_until = 0.0
+        self._pipe: Pipe | None = None
+        self._opening: asyncio.Task[Pipe] | None = None
 
     @property
     def resting(self) -> bool:
@@ -80,32 +87,53 @@ class Server:
             return [LiveStateUnavailableError("Redis is away.")] * len(calls)
         try:
             try:
-                answers = await asyncio.wait_for(self._send(calls, asking=asking), self._config.timeout * 2)
+                answers = await self._send(calls, asking=asking)
             except RedisConnectionError:
-                # a pooled connection that a restarted server has forgotten: a fresh one may do
-                answers = await asyncio.wait_for(self._send(calls, asking=asking), self._config.timeout * 2)
+                # a connection that a restarted server has forgotten: a fresh one may do
+                answers = await self._send(calls, asking=asking)
         except (RedisError, OSError, TimeoutError) as error:
             return [self._rest(error)] * len(calls)
         unfit = next((answer for answer in answers if _is_unfit(answer)), None)
         if unfit is not None:
             self._rest(unfit)
             if isinstance(unfit, ReadOnlyError):  # demoted: the address may lead to its successor by now
-                await self.client.connection_pool.disconnect(inuse_connections=False)
+                self._close_pipe()
         return answers
 
     async def _send(self, calls: Sequence[Call], *, asking: bool) -> list[Any]:
-        if len(calls) == 1 and not asking:
-            try:
-                return [await self.client.execute_command(*calls[0].words)]  # type: ignore[no-untyped-call]
-            except ResponseError as error:
-                return [error]
-        async with self.client.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                if asking:  # on the very connection, before each: it holds for the next command only
-                    pipeline.execute_command("ASKING")
-                pipeline.execute_command(*call.words)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        commands: list[Sequence[Any]] = []
+        for call in calls:
+            if asking:  # on the very connection, before each: it holds for the next command only
+                commands.append(("ASKING",))
+            commands.append(call.words)
+        try:
+            async with asyncio.timeout(self._config.timeout * 2):
+                pipe = self._pipe
+                if pipe is None or pipe.broken:
+                    pipe = await self._opened()
+                answers = await pipe.ask(commands)
+        except TimeoutError:
+            self._close_pipe()  # what hangs for one hangs for all that wait behind
+            raise
         return answers[1::2] if asking else answers
+
+    async def _opened(self) -> Pipe:
+        """The one new connection, whoever asked for it first."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open(), name="redis-connect")
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Pipe:
+        connection = self.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(self._config.timeout * 2):
+            await connection.connect()
+        self._pipe = Pipe(connection)
+        return self._pipe
+
+    def _close_pipe(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.close()
 
     def _rest(self, error: Exception) -> LiveStateUnavailableError:
         REDIS_FAILURES.labels(type(error).__name__).inc()
@@ -113,6 +141,26 @@ class Server:
         away = LiveStateUnavailableError(f"Redis is away: {type(error).__name__}")
         away.__cause__ = error
         return away
+
+    async def warm(self, seconds: float) -> bool:
+        """Open the connection before the first request needs it. False when that could not be done in time.
+
+        Opening takes several round trips, on a busy machine more time than a command may have: the first requests of a
+        new process would find Redis away, and what must not go on without it would refuse them.
+        """
+        connection = self.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        usual = {name: getattr(connection, name) for name in PATIENT}
+        for name in PATIENT:
+            setattr(connection, name, seconds)
+        try:
+            async with asyncio.timeout(2 * seconds):
+                await connection.connect()
+        except (RedisError, OSError, TimeoutError):
+            return False
+        for name, value in usual.items():
+            setattr(connection, name, value)
+        self._pipe = Pipe(connection)
+        return True
 
     async def ping(self) -> bool:
         """Ask the server itself, breaker or not."""
@@ -124,6 +172,10 @@ class Server:
         return True
 
     async def aclose(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        self._close_pipe()
         await self.client.aclose()
 
 

@@ -54,6 +54,7 @@ def options(config: RedisConfig) -> dict[str, Any]:
         "socket_timeout": config.timeout,
         "socket_connect_timeout": config.timeout,
         "health_check_interval": 0,
+        "protocol": 2,  # the third may speak unasked, and the shared connection counts answers
     }
 
 
