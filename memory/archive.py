@@ -6,11 +6,16 @@ from uuid import UUID
 
 from memory.postgres import Connection
 
-USER = "SELECT issuer, subject, time_zone, birth_date, created_at FROM users WHERE user_id = $1"
+USER = (
+    "SELECT issuer, subject, time_zone, birth_date, known_minor, known_below, created_at FROM users WHERE user_id = $1"
+)
 ASSURANCES = """
 SELECT level, method, provider, policy_version, verified_at, expires_at, revoked_at
 FROM age_assurances WHERE user_id = $1 ORDER BY verified_at
 """
+NOTICES = (
+    "SELECT kind, text, conversation_id, turn_id, created_at FROM notices WHERE user_id = $1 ORDER BY created_at, kind"
+)
 PROFILES = "SELECT route, companion, text, version, built_at FROM profiles WHERE user_id = $1 ORDER BY route, companion"
 CONVERSATIONS = """
 SELECT id, title, route, lock_reason, companion_name, persona, time_zone, source, summary, created_at, updated_at
@@ -35,11 +40,12 @@ Row = dict[str, Any]
 
 
 async def read_user(connection: Connection, user_id: UUID) -> Row:
-    """Who the user is, with what has no pages: assurances, profiles, receipts. Empty for a user unknown here."""
+    """Who the user is, with what has no pages: assurances, notices, profiles, receipts. Empty for a user unknown here."""
     found = await connection.fetchrow(USER, user_id)
     return {
         "user": dict(found) if found else None,
         "age_assurances": [dict(row) for row in await connection.fetch(ASSURANCES, user_id)],
+        "notices": [dict(row) for row in await connection.fetch(NOTICES, user_id)],
         "profiles": [dict(row) for row in await connection.fetch(PROFILES, user_id)],
         "erasures": [dict(row) for row in await connection.fetch(ERASURES, user_id)],
     }
