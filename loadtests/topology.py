@@ -5,7 +5,9 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -14,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from loadtests.native import build
@@ -135,6 +138,7 @@ def running(
         raise NoProxyError(
             "nginx is not installed here (Debian: apt-get install nginx-light; macOS: brew install nginx)"
         )
+    signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C does: so that everything is cleared away
     with ExitStack() as stack:
         home = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="rapport-load-", ignore_cleanup_errors=True))
@@ -170,6 +174,10 @@ def running(
             _await(f"http://127.0.0.1:{port}/health/ready", topology)
         _await(f"{topology.url}/health/ready", topology)
         yield topology
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def give_way(pid: int) -> None:
@@ -222,7 +230,7 @@ def _start_nginx(topology: Topology, stack: ExitStack) -> None:
     config.write_text(nginx_config(folder, topology.port, topology.api_ports))
     command = (str(NGINX), "-c", str(config), "-e", str(folder / "nginx.log"))
     process = children.spawn(children.Command(command, topology.home / "nginx.out"))
-    stack.callback(children.end, process, ((15, 5.0),))  # type: ignore[arg-type]
+    stack.callback(children.end, process, ((signal.SIGTERM, 5.0),))
     topology.roots["nginx"] = process.pid
     topology.logs["nginx"] = folder / "nginx.log"
 
