@@ -14,8 +14,8 @@ from memory import erasure, reindex, transcript, turns
 from memory.curation import Filter, add_fact, correct_fact, list_memories
 from memory.erasure import MARK, Erasure, without
 from memory.errors import ConversationNotFoundError, MemoryNotFoundError, StoreUnavailableError
-from memory.learning import learn
 from memory.gates import Gate
+from memory.learning import learn
 from memory.postgres import Database
 from memory.summaries import SummaryConfig, read_profile, summarise
 from memory.turns import NewTurn, Reply

@@ -74,7 +74,9 @@ def test_sillytavern_and_parameters(client: Client) -> None:
 
 
 def test_statements_of_another_program(client: Client) -> None:
-    told = {"results": [{"id": "m1", "memory": "User has a dog named Biscuit", "created_at": "2026-03-01T09:00:00-07:00"}]}
+    told = {
+        "results": [{"id": "m1", "memory": "User has a dog named Biscuit", "created_at": "2026-03-01T09:00:00-07:00"}]
+    }
     answer = client.send(json.dumps(told), "?format=mem0", **{"content-type": "application/json"})
     assert answer.status_code == 201, answer.text
     result = answer.json()
