@@ -13,6 +13,8 @@ from playwright.async_api import Page, expect
 
 from tests.fixtures.browser import OpenContext, Watch
 from tests.fixtures.service import LiveService
+from tests.misbehaving.process import Misbehaving
+from tests.misbehaving.script import REPLY
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -255,3 +257,22 @@ async def test_the_mature_route_says_what_it_needs(live_service: LiveService, op
     trouble = page.locator(".trouble-box").or_(page.locator(".form-error:not(:empty)"))
     await expect(trouble).to_contain_text("age")
     await expect(page.locator(".theirs")).to_have_count(0)
+
+
+async def test_what_an_operator_has_to_mend_is_said_and_tried_again_when_it_is(
+    service_factory: Callable[..., LiveService], misbehaving: Misbehaving, open_context: OpenContext
+) -> None:
+    backend = {"name": "desk", "url": misbehaving.url, "model": "normal", "context_length": 8192, "continues": True}
+    service = service_factory(LLM_BACKENDS=json.dumps([backend]))
+    service.start()
+    misbehaving.override("model-not-found")
+    page = await (await open_context()).new_page()
+    await sign_in(page, service)
+    await say(page, "Are you there?")
+    trouble = page.locator(".trouble:visible")
+    await expect(trouble).to_contain_text("doesn't have the model", timeout=60_000)
+    await expect(trouble).to_contain_text("rapport doctor")
+    misbehaving.override("")
+    await trouble.get_by_role("button", name="Try again").click()
+    await expect(page.locator(".theirs .words").last).to_have_text(REPLY, timeout=60_000)
+    await expect(page.locator(".mine .words")).to_have_text(["Are you there?"])

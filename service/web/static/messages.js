@@ -84,13 +84,19 @@ class Message {
   }
 }
 
+/** Seconds as they are said: a spent budget is new at midnight, and nobody counts down 40,000 s. */
+function duration(seconds) {
+  if (seconds >= 7200) return `${Math.round(seconds / 3600)} h`;
+  return seconds >= 120 ? `${Math.round(seconds / 60)} min` : `${seconds} s`;
+}
+
 function countDown(button, label, seconds) {
   // Against the clock, not by counting ticks: a phone's timers sleep with its screen.
   const due = Date.now() + seconds * 1000;
   const tick = () => {
     const left = Math.ceil((due - Date.now()) / 1000);
     button.disabled = left > 0;
-    button.textContent = left > 0 ? `${label} in ${left} s` : label;
+    button.textContent = left > 0 ? `${label} in ${duration(left)}` : label;
     if (left <= 0) clearInterval(timer);
   };
   const timer = setInterval(tick, 500);

@@ -27,9 +27,11 @@ function failed(chat, { reply, askedId, continues }, problem) {
     chat.thread.remove(reply);
     chat.goOnWith({ id: continues, turnId: reply.turnId, text: reply.text, askedId });
   };
+  // what an operator has to mend first, such as a key, may be mended by now: only the reader knows
+  const mayPass = problem.retryable || problem.code.startsWith("backend_");
   reply.showTrouble(problem, [
     ...(problem.retryable && reply.text ? [{ label: "Continue", run: goOn, waits: true }] : []),
-    ...(problem.retryable ? [{ label: "Try again", run: again, waits: true }] : []),
+    ...(mayPass ? [{ label: "Try again", run: again, waits: true }] : []),
   ]);
   chat.thread.keepEnd();
 }
