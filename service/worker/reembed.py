@@ -39,6 +39,9 @@ async def main(
             await _back(settings, database)
         elif drop:
             _say(f"Dropped the vectors of {await reembedding.drop(database)}.")
+            source = await _current_source(settings, database)
+            if source != settings.embeddings:
+                _say(f"Set EMBEDDINGS={source} before anything is started again.")
         await _show(database)
     except ReembeddingError as error:
         errors.print(f"Not done. {error}", style="red", highlight=False, markup=False)

@@ -238,6 +238,33 @@ async def test_a_user_with_many_memories_recalls_the_same_through_the_indexes(da
         assert await connection.fetchval("SELECT count(*) FROM episodes WHERE user_id = $1 AND NOT many", user) == 0
 
 
+async def test_a_user_who_goes_on_growing_gets_new_cells_and_is_found_through_them(database: Database) -> None:
+    user, conversation = uuid4(), uuid4()
+    generator = np.random.default_rng(11)
+    vectors = {number: _unit(generator.normal(size=384)) for number in range(1, 401)}
+    lines = [("Caroline", f"Remark {number}") for number in range(1, 401)]
+    rows = said(lines, conversation, vectors=vectors)
+    async with database.as_user(user) as connection:
+        await connection.execute(
+            "INSERT INTO users (user_id, issuer, subject) VALUES ($1, 'test', $2)", user, str(user)
+        )
+    past = asking(user, "zzz was", vector=vectors[390])  # about the past: the newest does not come first
+    await tell(database, user, rows[:120])
+    assert await index_many(database, read_all=100) == 1
+    await tell(database, user, rows[120:])
+    assert (await ask(database, past))[0].seq == 390
+    cells = "SELECT min(cell), count(*) FROM memory_cells WHERE user_id = $1"
+    async with database.as_user(user) as connection:
+        assert tuple(await connection.fetchrow(cells, user) or ()) == (0, 22)
+    assert await index_many(database, read_all=100) == 1
+    async with database.as_user(user) as connection:
+        assert tuple(await connection.fetchrow(cells, user) or ()) == (22, 40)
+        outside = "SELECT count(*) FROM episodes WHERE user_id = $1 AND (cell IS NULL OR cell < 22 OR NOT many)"
+        assert await connection.fetchval(outside, user) == 0
+    assert (await ask(database, past))[0].seq == 390
+    assert await index_many(database, read_all=100) == 0
+
+
 def _unit(vector: npt.NDArray[np.float64]) -> Vector:
     scaled: Vector = (vector / np.linalg.norm(vector)).astype(np.float32)
     return scaled
