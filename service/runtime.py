@@ -76,18 +76,9 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         )
         stack.push_async_callback(database.close)
         link, live, replies = _open_live(settings, stack, database.vault)
-        own_embedder = _closing(stack, open_embedder(settings.embeddings, settings.backends))
-        embedder = _closing(
-            stack,
-            FollowingEmbedder(own_embedder, database, lambda source: open_embedder(source, settings.backends)),
-        )
+        own_embedder, embedder = _open_embedders(settings, database, stack)
         policies = load_policies(settings.routes_file)
-        backends = _closing(
-            stack,
-            Backends(settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies),
-        )
-        check_routes(backends)
-        backends.follow(settings.read_backends, backends_file(settings.llm_backends))
+        backends = _open_backends(settings, database, policies, stack)
         reasoner = BackendReasoner(backends)
         authenticator = _closing(stack, Authenticator(settings.auth_config, database))
         await authenticator.open()
@@ -117,7 +108,8 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         if writes:
             background.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
         if isinstance(own_embedder, BackendEmbedder):  # the built-in one is never away
-            background.append(asyncio.create_task(keep_filling(own_embedder, database, settings.embeddings), name="missing-vectors"))
+            filling = keep_filling(own_embedder, database, settings.embeddings)
+            background.append(asyncio.create_task(filling, name="missing-vectors"))
         background.append(asyncio.create_task(embedder.run(), name="embedding-model"))
         stack.push_async_callback(_stop, background)
         yield Runtime(
@@ -138,6 +130,24 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             chat=chat,
         )
         await chat.drain(0)
+
+
+def _open_embedders(
+    settings: Settings, database: Database, stack: AsyncExitStack
+) -> tuple[Embedder, FollowingEmbedder]:
+    """What the settings name, and what follows the database's choice."""
+    own = _closing(stack, open_embedder(settings.embeddings, settings.backends))
+    following = FollowingEmbedder(own, database, lambda source: open_embedder(source, settings.backends))
+    return own, _closing(stack, following)
+
+
+def _open_backends(settings: Settings, database: Database, policies: Policies, stack: AsyncExitStack) -> Backends:
+    backends = _closing(
+        stack, Backends(settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies)
+    )
+    check_routes(backends)
+    backends.follow(settings.read_backends, backends_file(settings.llm_backends))
+    return backends
 
 
 def _tools(settings: Settings, database: Database, replies: ReplyLog, backends: Backends, leases: LeaseKeeper) -> Tools:
