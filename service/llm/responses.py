@@ -106,7 +106,10 @@ class ResponsesBackend(OpenAICompatibleBackend):
         body |= {"input": chat["messages"], "stream": True, "background": True, "store": True}
         if request.max_tokens is not None:
             body["max_output_tokens"] = request.max_tokens
-        return {**body, **self.config.extra, **request.extra}
+        body |= self.config.extra
+        if effort := body.pop("reasoning_effort", None):
+            body["reasoning"] = {"effort": effort}
+        return {name: value for name, value in body.items() if name not in dialect.dropped}
 
     @asynccontextmanager
     async def _attached(self, request: ChatRequest, model: str) -> AsyncIterator[aiohttp.ClientResponse]:
