@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from loadtests.turn import floor, report, targets
+from loadtests.turn import endurance, floor, report, targets
 from loadtests.turn.measure import LONG, PROFILES, SINGLE, Run, interleaved, measure, medians, say
 from loadtests.turn.peers import PeerMissingError
 
@@ -23,6 +24,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each run with many streams")
     parser.add_argument("--turns", type=int, default=40, help="of each run with one stream")
     parser.add_argument("--memories", type=int, default=MEMORIES, help="of each of Rapport's users")
+    parser.add_argument("--users", type=int, default=USERS, help="of Rapport, who speak in turn")
+    parser.add_argument("--conversations", type=int, default=CONVERSATIONS, help="of each of them")
     parser.add_argument("--capacity", action="store_true", help="also: how many streams one core holds")
     parser.add_argument("--idle", action="store_true", help="also: memory of 1,000 waiting streams")
     parser.add_argument("--soak", type=float, default=0.0, help="also: memory over so many minutes of load")
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             names.append(peer)
         profiles = {profile.name: profile.model for profile in PROFILES}
-        targets.add_rapport(stand, profiles, USERS, asked.memories, CONVERSATIONS)
+        targets.add_rapport(stand, profiles, asked.users, asked.memories, asked.conversations)
         names.append("rapport")
         for name in names:
             model = SINGLE.name if name == "rapport" else SINGLE.model
@@ -53,16 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             interleaved(stand, names, counts, repeats=asked.repeats, seconds=asked.seconds, turns=asked.turns)
         )
         parts = floor.measure(stand)
+        own = stand.targets["rapport"]
         if len(counts) > 1:
-            runs.append(measure(stand, stand.targets["rapport"], LONG, 100, seconds=6, turns=0))
+            runs.append(measure(stand, own, LONG, 100, seconds=6, turns=0))
             say(runs[-1])
+        more: dict[str, Any] = {}
+        if asked.capacity:
+            more["capacity"] = asdict(endurance.capacity(stand, own))
+        if asked.idle:
+            more["waiting"] = asdict(endurance.waiting(stand, own))
+        if asked.soak:
+            more["soak"] = asdict(endurance.soak(own, asked.soak))
     found = medians(runs)
     sys.stdout.write(report.table(found, parts) + "\n")
     if asked.json:
-        asked.json.write_text(json.dumps({"runs": [asdict(run) for run in runs], "floor": parts}, indent=1))
-    own = [run for run in runs if run.target == "rapport"]
+        asked.json.write_text(json.dumps({"runs": [asdict(run) for run in runs], "floor": parts, **more}, indent=1))
+    for name, figures in more.items():
+        sys.stdout.write(f"{name}: {json.dumps(figures)}\n")
+    ours = [run for run in runs if run.target == "rapport"]
     sys.stdout.write(report.closing(found, parts) + "\n")
-    return 0 if all(run.whole for run in own) else 1
+    return 0 if all(run.whole for run in ours) else 1
 
 
 if __name__ == "__main__":

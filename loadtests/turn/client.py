@@ -55,6 +55,11 @@ def run(door: Door, model: str, expected: int, streams: int, options: Sequence[s
     popen = subprocess.Popen(command(door, model, expected, streams, options), stdout=subprocess.PIPE, text=True)
     pin(popen.pid, LOAD_CORE)
     output, _ = popen.communicate()
+    return parsed(output)
+
+
+def parsed(output: str) -> dict[str, Any]:
+    """The client's last words."""
     found: dict[str, Any] = json.loads(output)
     return found
 

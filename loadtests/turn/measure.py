@@ -38,7 +38,9 @@ SINGLE = Profile("single", 50, 5, 10)
 MANY = Profile("many", 200, 100, 20)
 LONG = Profile("long", 200, 600, 20)
 """Long enough for a token's own cost to stand apart from its turn's."""
-PROFILES = (SINGLE, MANY, LONG)
+WAITING = Profile("waiting", 60_000, 1, 0)
+"""Nothing comes for a minute: what an open stream holds meanwhile."""
+PROFILES = (SINGLE, MANY, LONG, WAITING)
 
 
 @dataclass(frozen=True, slots=True)

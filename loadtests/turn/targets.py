@@ -223,6 +223,7 @@ def add_rapport(stand: Stand, profiles: Mapping[str, str], users: int, memories:
             "context_length": 8192,
             "max_concurrency": 5000,
             "continues": True,
+            "timeouts": {"first_token": 300.0},
         }
         for name, model in profiles.items()
     ]
