@@ -93,6 +93,19 @@ def test_a_spent_budget_is_told_with_the_time_of_the_next(client: httpx.Client) 
     assert 0 < failed["retry_after"] <= 86_400
 
 
+def test_what_one_instance_spends_counts_on_the_others(client: httpx.Client, service: LiveService) -> None:
+    path = new(client)
+    say(client, path, backend="dear")  # whether it answers or is spent already
+    other = service.start()
+    headers = {"Authorization": f"Bearer {service.token('root', roles=('user', 'operator'))}"}
+    seen = httpx.get(f"{other.url}/v1/backends", headers=headers).json()["backends"]
+    budget = next(backend["budget"] for backend in seen if backend["name"] == "dear")
+    assert budget["spent_up"]
+    assert budget["spent_today"] >= 20
+    with client.stream("POST", f"{other.url}{path}/turns", json={"content": "Hello", "backend": "dear"}) as response:
+        assert read(response).data("turn.failed")["code"] == "budget_spent"
+
+
 def test_thinking_that_nobody_announced_is_taken_back(client: httpx.Client) -> None:
     path = new(client)
     bubble = say(client, path, backend="muses-first")
@@ -108,7 +121,13 @@ def test_wishes_reach_the_server_and_unknown_ones_do_not(client: httpx.Client, m
     say(client, path, backend="normal", **wishes)
     sent = misbehaving.state()["requests"][-1]["body"]
     assert {name: sent[name] for name in wishes} == wishes
-    for wrong in ({"temperature": 3}, {"max_tokens": 0}, {"stop": ["a"] * 5}, {"logit_bias": {}}):
+    refused_ones: list[dict[str, Any]] = [
+        {"temperature": 3},
+        {"max_tokens": 0},
+        {"stop": ["a"] * 5},
+        {"logit_bias": {}},
+    ]
+    for wrong in refused_ones:
         answer = client.post(f"{path}/turns", json={"content": "Hello", **wrong})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     body = {"model": "rapport/normal", "messages": [{"role": "user", "content": "Hello"}]}
