@@ -5,11 +5,13 @@ import time
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import ValidationError
 from redis.crc import key_slot
 
 from service.limits.config import Window
 from service.limits.permits import Permits
 from service.limits.windows import RedisWindows
+from service.settings import Settings
 from sessions.address import RedisAddress
 from sessions.config import RedisConfig
 from sessions.errors import LiveStateUnavailableError
@@ -282,3 +284,31 @@ def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
         RedisAddress.parse(url)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"REDIS_URL": "redis+cluster://a:7000"}, "a queue can't be on a cluster: set DRAMATIQ_BROKER_URL"),
+        ({"REDIS_URL": "redis://a", "DRAMATIQ_BROKER_URL": "redis+cluster://a"}, "a queue can't be on a cluster"),
+        ({"REDIS_URL": "redis+sentinel://:secret@a"}, "REDIS_URL: redis+sentinel:// ends with the primary's name"),
+        ({"DRAMATIQ_BROKER_URL": "localhost"}, "DRAMATIQ_BROKER_URL: it begins with redis://"),
+    ],
+)
+def test_settings_that_can_t_work_are_refused_at_start(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], told: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert told in str(refused.value)
+
+
+def test_settings_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis+cluster://a:7000,b:7000")
+    monkeypatch.setenv("DRAMATIQ_BROKER_URL", "redis+sentinel://a,b,c/companion/1")
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", "postgresql://a/x, postgresql://b/x")
+    chosen = Settings()
+    assert chosen.replica_urls == ("postgresql://a/x", "postgresql://b/x")
+    assert chosen.prepared is None

@@ -74,11 +74,17 @@ class Talk:
         body = {
             "content": f"My canary-{self.user}-{self.said} is a secret. Now say {self.user}x{self.said} {WORDS}",
             "backend": "large",
+            "client_message_id": f"{self.user}-{self.said}",
         }
         url = f"{part.url}/v1/conversations/{self.conversation}/turns"
-        async with self.world.session.post(url, json=body, headers=self.headers) as answer:
-            assert answer.status == 200, await answer.text()
-            await self._read(answer, deltas)
+        for _ in range(20):
+            async with self.world.session.post(url, json=body, headers=self.headers) as answer:
+                if answer.status == 503:  # what stands before the database is away: come again, as it says
+                    await asyncio.sleep(int(answer.headers["Retry-After"]))
+                    continue
+                assert answer.status == 200, await answer.text()
+                await self._read(answer, deltas)
+                break
         self.turn = self.bubble.data("turn.accepted")["turn_id"]
 
     async def follow(self, *parts: Part) -> None:
