@@ -71,18 +71,15 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
     configuration can't work; a database or a Redis that is merely away is waited for by whoever needs it.
     """
     async with AsyncExitStack() as stack:
-        database = open_replicated_database(
-            settings, PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow)
-        )
-        stack.push_async_callback(database.close)
+        database = _open_database(settings, stack)
         link, live, replies = _open_live(settings, stack, database.vault)
         own_embedder, embedder = _open_embedders(settings, database, stack)
         policies = load_policies(settings.routes_file)
         backends = _open_backends(settings, database, policies, stack)
         reasoner = BackendReasoner(backends)
         authenticator = _closing(stack, Authenticator(settings.auth_config, database))
-        await authenticator.open()
         age_assertions = _closing(stack, AgeAssertions(settings.age_config))
+        await authenticator.open()
         await age_assertions.open()
         limits = _closing(stack, Limits(settings.limits_config))
         await asyncio.gather(limits.open(), *([link.warm()] if link is not None else []))
@@ -104,13 +101,10 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             writes_here=writes,
             tokens_per_day=settings.tokens_per_day,
         )
-        background = [asyncio.create_task(leases.run(), name="leases")]
+        background = _keep_up(settings, database, embedder, own_embedder)
+        background.append(asyncio.create_task(leases.run(), name="leases"))
         if writes:
             background.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
-        if isinstance(own_embedder, BackendEmbedder):  # the built-in one is never away
-            filling = keep_filling(own_embedder, database, settings.embeddings)
-            background.append(asyncio.create_task(filling, name="missing-vectors"))
-        background.append(asyncio.create_task(embedder.run(), name="embedding-model"))
         stack.push_async_callback(_stop, background)
         yield Runtime(
             settings=settings,
@@ -132,6 +126,14 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         await chat.drain(0)
 
 
+def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
+    database = open_replicated_database(
+        settings, PoolConfig(settings.database_url.get_secret_value(), settings.pool_size, settings.max_overflow)
+    )
+    stack.push_async_callback(database.close)
+    return database
+
+
 def _open_embedders(
     settings: Settings, database: Database, stack: AsyncExitStack
 ) -> tuple[Embedder, FollowingEmbedder]:
@@ -139,6 +141,17 @@ def _open_embedders(
     own = _closing(stack, open_embedder(settings.embeddings, settings.backends))
     following = FollowingEmbedder(own, database, lambda source: open_embedder(source, settings.backends))
     return own, _closing(stack, following)
+
+
+def _keep_up(
+    settings: Settings, database: Database, following: FollowingEmbedder, own: Embedder
+) -> list[asyncio.Task[None]]:
+    """Follow the database's model, and fill in what was written while a server was away."""
+    tasks = [asyncio.create_task(following.run(), name="embedding-model")]
+    if isinstance(own, BackendEmbedder):  # the built-in one is never away
+        filling = keep_filling(own, database, settings.embeddings)
+        tasks.append(asyncio.create_task(filling, name="missing-vectors"))
+    return tasks
 
 
 def _open_backends(settings: Settings, database: Database, policies: Policies, stack: AsyncExitStack) -> Backends:
