@@ -33,6 +33,8 @@ class Wish:
     timeout: float = 120.0
     """Seconds that one turn may take."""
     every: int = 5
+    hold: bool = False
+    """Replies that are still open at the end count by what came of them so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +101,6 @@ def _command(topology: Topology, wish: Wish, users: Path, says: Path, progress: 
         "expect": topology.mock.tokens,
         "progress": progress,
         "every": wish.every,
+        "hold": int(wish.hold),
     }
     return [str(build().people), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]

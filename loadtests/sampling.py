@@ -197,17 +197,17 @@ class Sampler:
             before, at = seconds, now
             if now >= due:
                 due = now + SLOW_SECONDS
-                for name, pid in self._pids.items():
-                    self._weigh(name, pid)
+                moment["memory"] = {name: self._weigh(name, pid) for name, pid in self._pids.items()}
                 with contextlib.suppress(OSError, asyncpg.PostgresError, redis.RedisError, TimeoutError):
                     moment |= run_alone(_databases(self._topology))
             self.samples.moments.append(moment)
 
-    def _weigh(self, name: str, pid: int) -> None:
+    def _weigh(self, name: str, pid: int) -> float:
         samples, weight = self.samples, memory_mb(pid)
         samples.memory_first.setdefault(name, weight)
         samples.memory[name] = max(samples.memory.get(name, 0.0), weight)
         samples.files[name] = max(samples.files.get(name, 0), open_files(pid))
+        return round(weight, 2)
 
 
 async def _databases(topology: Topology) -> dict[str, float]:

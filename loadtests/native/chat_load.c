@@ -14,6 +14,7 @@
  *  --turns K          turns of each user at most          --timeout S     for one turn (default 120)
  *  --expect N         tokens of a whole reply             --breaks PCT    replies whose connection is cut in the middle,
  *                                                         and followed further on another one by Last-Event-ID
+ *  --hold 1           what is still open at the end is judged by what came so far, and is no failure
  *  --progress FILE    a line of JSON every --every S (default 5)
  *
  * The model server is mock_upstream with st (k: every k-th token carries its send time): the first token also says when
@@ -43,7 +44,7 @@ typedef struct {
 } user;
 
 static user *U;
-static int C, n_lines, expect_n, breaks, most_turns, every_s = 5, ep, port = 8000, n_says;
+static int C, n_lines, expect_n, breaks, hold, most_turns, every_s = 5, ep, port = 8000, n_says;
 static double think_a = 5, think_b = 15, seconds = 60, grace = 60, warm, ramp = -1, timeout_s = 120;
 static const char *host = "127.0.0.1", *progress;
 static char **says;
@@ -51,7 +52,7 @@ static volatile int stop;
 static struct sockaddr_in SA;
 static uint64_t T0, rng = 88172645463325252ull;
 static hist h_first, h_turn, h_added, h_added_turn, h_delay, h_gap, h_accept, w_added, w_first;
-static struct { uint64_t turns, ok, failed, tokens, missing, repeated, strange, wrong_tag, id_gaps, rebased, taken_over, breaks, cuts, resumed, reconnected, timeouts, connect, unfinished, bytes, events; } R;
+static struct { uint64_t turns, ok, failed, held, tokens, missing, repeated, strange, wrong_tag, id_gaps, rebased, taken_over, breaks, cuts, resumed, reconnected, timeouts, connect, unfinished, bytes, events; } R;
 static uint64_t all_tokens, all_turns;
 static int open_now, open_peak, retired;
 static struct { char name[64]; uint64_t n; } codes[48];
@@ -361,7 +362,7 @@ static void print_result(double wall) {
   double cpu = (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
 #define P(name) printf("\"" #name "\":%llu,", (unsigned long long)R.name)
   printf("{\"users\":%d,\"open_peak\":%d,\"wall_s\":%.2f,\"cpu_s\":%.2f,\"counted_s\":%.2f,", C, open_peak, wall, cpu, seconds - warm);
-  P(turns); P(ok); P(failed); P(tokens); P(missing); P(repeated); P(strange); P(wrong_tag); P(id_gaps); P(rebased); P(taken_over); P(breaks); P(cuts); P(resumed); P(reconnected); P(timeouts); P(connect); P(unfinished); P(bytes); P(events);
+  P(turns); P(ok); P(failed); P(held); P(tokens); P(missing); P(repeated); P(strange); P(wrong_tag); P(id_gaps); P(rebased); P(taken_over); P(breaks); P(cuts); P(resumed); P(reconnected); P(timeouts); P(connect); P(unfinished); P(bytes); P(events);
   printf("\"failures\":{");
   for (int i = 0; i < 48 && codes[i].n; i++) printf("%s\"%s\":%llu", i ? "," : "", codes[i].name, (unsigned long long)codes[i].n);
   printf("},");
@@ -377,7 +378,7 @@ int main(int ac, char **av) {
     if O("--host") host = v; else if O("--port") port = atoi(v); else if O("--users") users_file = v; else if O("--says") says_file = v; else if O("--count") count = atoi(v);
     else if O("--think") { char *dash = strchr(v, '-'); think_a = atof(v); think_b = dash ? atof(dash + 1) : think_a; }
     else if O("--seconds") seconds = atof(v); else if O("--grace") grace = atof(v); else if O("--warm") warm = atof(v); else if O("--ramp") ramp = atof(v);
-    else if O("--turns") most_turns = atoi(v); else if O("--timeout") timeout_s = atof(v); else if O("--expect") expect_n = atoi(v); else if O("--breaks") breaks = atoi(v);
+    else if O("--turns") most_turns = atoi(v); else if O("--timeout") timeout_s = atof(v); else if O("--expect") expect_n = atoi(v); else if O("--breaks") breaks = atoi(v); else if O("--hold") hold = atoi(v);
     else if O("--progress") progress = v; else if O("--every") every_s = atoi(v) > 0 ? atoi(v) : 5;
     else { fprintf(stderr, "unknown option %s\n", a); return 2; }
   }
@@ -431,7 +432,16 @@ int main(int ac, char **av) {
       }
     }
   }
-  for (int i = 0; i < C; i++) if (U[i].state != THINKING && U[i].counted) { R.unfinished++; R.failed++; note("unfinished"); }
+  if (hold) expect_n = 0;
+  for (int i = 0; i < C; i++) if (U[i].state != THINKING && U[i].counted) {
+    user *u = &U[i];
+    if (hold && u->state == BODY && u->status == 200) {
+      judge(u);
+      if (u->failed) { R.failed++; note(u->code); continue; }
+      R.ok++; R.held++;
+      if (u->arrived) { h_add(&h_added, (int64_t)(u->t_first - u->t0) / 1000 - (u->sent_first - u->arrived)); h_add(&h_first, (int64_t)(u->t_first - u->t0) / 1000); }
+    } else { R.unfinished++; R.failed++; note("unfinished"); }
+  }
   if (pf) fclose(pf);
   print_result((double)(now_ns() - T0) / 1e9);
   return 0;
