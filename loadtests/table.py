@@ -139,6 +139,10 @@ def tell(report: Report, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if row["failures"]:
             report.say(f"Failures at {row['users']:,} users: {row['failures']}")
+    _draw(report, rows)
+
+
+def _draw(report: Report, rows: Sequence[dict[str, Any]]) -> None:
     report.chart(
         "operators-added", _by_users(rows, "What Rapport adds to the first token", "ms", "added_first", GOAL_ADDED_MS)
     )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,61 +38,29 @@ def mock_url(tmp_path: Path) -> Iterator[str]:
     children.end(process, ())
 
 
+OPTIONS = f"-u 8 -r 8 -t {SECONDS}s --shape steady --think 0.1-0.4 --hostile 25 --breaks 1 --headless --only-summary"
+MODEL = {"name": "mock", "model": "mock-ttft50-itl5-n80-st1", "continues": True, "max_concurrency": 100}
+LEARNER = {"name": "learner", "kind": "scripted", "tier": "small"}
+
+
+def locust(service: LiveService, folder: Path) -> tuple[int, dict[str, dict[str, str]], str]:
+    """Run it: the exit code, the rows by name, and what it said."""
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *OPTIONS.split(), "--host", service.url]
+    command += ["--signing-key", str(service.home / "keys" / "session.pem"), "--csv", str(folder / "locust")]
+    own = {"RAPPORT_EMBEDDED": "true", "RAPPORT_HOME": str(service.home), "HOME": str(folder), "PATH": os.defpath}
+    done = subprocess.run(command, cwd=CHECKOUT, env=own, capture_output=True, text=True, check=False, timeout=90)
+    with (folder / "locust_stats.csv").open(newline="") as file:
+        rows = {row["Name"]: row for row in csv.DictReader(file)}
+    return done.returncode, rows, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
 def test_people_of_all_kinds_are_served_and_the_hostile_ones_refused(
     service_factory: Callable[..., LiveService], mock_url: str, tmp_path: Path
 ) -> None:
-    model = {
-        "name": "mock",
-        "url": mock_url,
-        "model": "mock-ttft50-itl5-n40-st1",
-        "continues": True,
-        "max_concurrency": 100,
-    }
-    service = service_factory(
-        LLM_BACKENDS=json.dumps([model, {"name": "learner", "kind": "scripted", "tier": "small"}])
-    )
+    service = service_factory(LLM_BACKENDS=json.dumps([{**MODEL, "url": mock_url}, LEARNER]))
     service.start()
-    command = [
-        sys.executable,
-        "-m",
-        "locust",
-        "-f",
-        "loadtests/locustfile.py",
-        "--headless",
-        "--only-summary",
-        "--host",
-        service.url,
-    ]
-    command += [
-        "-u",
-        "8",
-        "-r",
-        "8",
-        "-t",
-        f"{SECONDS}s",
-        "--shape",
-        "steady",
-        "--think",
-        "0.1-0.4",
-        "--hostile",
-        "25",
-        "--breaks",
-        "0.3",
-    ]
-    command += ["--signing-key", str(service.home / "keys" / "session.pem"), "--csv", str(tmp_path / "locust")]
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "RAPPORT_EMBEDDED": "true",
-        "RAPPORT_HOME": str(service.home),
-        "HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False, timeout=90
-    )
-    with (tmp_path / "locust_stats.csv").open(newline="") as file:
-        rows = {row["Name"]: row for row in csv.DictReader(file)}
-    told = f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    assert done.returncode == 0, told
+    code, rows, told = locust(service, tmp_path)
+    assert code == 0, told
     assert rows["Aggregated"]["Failure Count"] == "0", told
     counts = {name: int(row["Request Count"]) for name, row in rows.items()}
     assert counts["whole reply"] >= 5, told
