@@ -69,7 +69,7 @@ def unique_message() -> None:
         "WHERE user_id = $1 AND $3 = '' AND $2 IS NULL",
     )
     # the unique key would refuse it as well: it is kept apart by the message's own id
-    accept = replaced(accept, "'user', $13, $12, $3, $14,", "'user', $13, $12, $3 || $8::text, $14,")
+    accept = replaced(accept, "'user', $14, $13, $3, $15,", "'user', $14, $13, $3 || $8::text, $15,")
     memory.turns.ACCEPT = accept
 
 
