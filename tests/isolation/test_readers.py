@@ -86,7 +86,9 @@ def test_others_hardly_feel_five_hundred_readers_that_never_read(
             deadline = time.monotonic() + 30
             while f"rapport_stream_readers {READERS + 1}.0" not in metrics and time.monotonic() < deadline:
                 metrics = other.get("/metrics").text
-            counted = [line for line in metrics.splitlines() if "readers" in line or "dropped" in line or "limited" in line]
+            counted = [
+                line for line in metrics.splitlines() if "readers" in line or "dropped" in line or "limited" in line
+            ]
             assert f"rapport_stream_readers {READERS + 1}.0" in metrics, counted
             crowded = first_tokens(other, TURNS)
             each = (resident(service) - before) / READERS
