@@ -126,13 +126,17 @@ class Cluster:
         self._known: dict[tuple[str, int], Server] = {}
         self._owners: list[Server | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._primaries: tuple[Server, ...] = ()
+        self._unknown_until = 0.0
         self._looking: asyncio.Task[bool] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     async def ready(self) -> None:
-        if not self._primaries:
+        now = asyncio.get_running_loop().time()
+        if not self._primaries and now >= self._unknown_until:
             await self.look()
+            # nobody there: not every request is to find that out
+            self._unknown_until = now + FIRST_LOOK_SECONDS
 
     def server_of(self, key: str) -> Server | None:
         return self._owners[key_slot(key.encode())]
