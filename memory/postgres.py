@@ -64,9 +64,6 @@ SESSION = {
     "plan_cache_mode": "force_generic_plan",
     # a process that was stopped in the middle of a transaction must not hold its rows for ever
     "idle_in_transaction_session_timeout": "10s",
-    # a search of the vector index goes on until it has enough rows of this user
-    "hnsw.iterative_scan": "relaxed_order",
-    "hnsw.ef_search": "80",
 }
 IN_TRANSACTION = "".join(f", set_config('{name}', '{value}', true)" for name, value in SESSION.items())
 
