@@ -19,7 +19,11 @@ def run(connection: Connection) -> None:
 async def online() -> None:
     url = context.config.attributes["url"]
     # unnamed statements pass PgBouncer in transaction mode too
-    unnamed = {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+    unnamed = {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+    }
     engine = create_async_engine(url, poolclass=pool.NullPool, hide_parameters=True, connect_args=unnamed)
     async with engine.connect() as connection:
         await connection.run_sync(run)
