@@ -16,7 +16,7 @@ from memory.refusals import refusal
 
 QUOTE_CHARS = 400
 TEXT_CHARS = 240
-LEAST_SHARED = 1 / 3
+LEAST_SHARED = 1 / 2
 """Share of a claim's content words that its quote has to have."""
 
 
@@ -51,7 +51,7 @@ class Refused:
 _UNREAL = re.compile(
     r"\b(?:if (?:i|we|my|he|she|they|you|only)|i wish|wish i|as if|as though|imagine|pretend|suppose|hypothetically|"
     r"would(?:n't)? (?:love|like|be|have|rather|want)|i'd (?:love|like|rather|be|have)|might|maybe|perhaps|"
-    r"could have|should have|"
+    r"could have|should have|must (?:be|have|feel)|wanna|kinda want|technically|"
     r"just kidding|kidding|joking|in my dream|i dreamt|i dreamed|thinking (?:of|about)|considering|"
     r"wenn ich|falls ich|ich wünschte|hätte|wäre|würde|vielleicht|stell dir vor|angenommen|als ob|"
     r"si (?:yo|tuviera|fuera|pudiera|viviera)|ojalá|imagina|quizás|quizá|tal vez|me gustaría|como si|"
@@ -127,6 +127,19 @@ _INTRODUCES = re.compile(
 )
 
 
+def _introduced(claim: str, quote: str) -> bool:
+    """Whether the speaker says the claim's name right behind "I'm" or "my name is"."""
+    named = words.tokens(claim[next(_NAMED.finditer(claim)).end() :])[:1]
+    for found in _INTRODUCES.finditer(quote.translate(MARKS)):
+        said = words.tokens(quote[found.end() :])[:2]
+        if said[:1] == named or (said[1:] == named and said[0] in _FILLERS):
+            return True
+    return False
+
+
+_FILLERS = frozenset({"just", "actually", "really", "called", "still", "nur", "eigentlich", "solo", "juste"})
+
+
 def _dates_said(quote: str, said_at: datetime, time_zone: str) -> str:
     """The quote's dates written out: what a claim may say instead of "yesterday"."""
     day = temporal.local_day(said_at, time_zone)
@@ -151,8 +164,8 @@ def _unsupported(claim: str, quote: str, dates: str, setting: Setting) -> str:
         return "passing"
     if words.reports_speech(claim):
         return "speech"
-    if _NAMED.search(claim) and not _INTRODUCES.search(quote.translate(MARKS)):
-        # "Hey Ana!" names somebody, but not the one who says it
+    if _NAMED.search(claim) and not _introduced(claim, quote):
+        # "Hey Ana!" names somebody, but not the one who says it; "I'm from Houston" nobody
         return "name"
     unspoken = {word for name in setting.names for word in words.tokens(name)} - spoken
     content = words.content(claim) - unspoken

@@ -180,7 +180,11 @@ _THE_ONE = re.compile(
 _LEFT_OPEN = re.compile(
     r"\b(?:different|various|certain|other|random|specific|particular) \w+[.!]?$|\b(?:then|instead|otherwise|that way)[.!]?$|"
     r"^the (?:user|companion) has (?:an? )?(?:\w+ )?(?:memory|memories|feeling|question|idea|crush|look|hunch|thought|point)\b|"
-    r"\bnot being able\b",
+    r"\bnot being able\b|\bprefers? \w+[.!]?$|"
+    # which city, and what happened that the user was hooked?
+    r"\b(?:plans?|planning|wants?|wanted|going|hopes?|hoping) to \w+ the [a-z]+[.!]?$|"
+    r"^the (?:user|companion) was (?!born|diagnosed|fired|laid|raised|adopted|hired|promoted|divorced|married|widowed|"
+    r"elected|vegetarian|vegan|bullied|abused|injured|operated)(?:[a-z]+ ){0,4}[a-z]+[.!]?$",
     re.IGNORECASE,
 )
 _THIRD = re.compile(r"\b(?:he|she|it|they|him|her|them|his|hers|its|their|theirs)\b", re.IGNORECASE)

@@ -86,6 +86,11 @@ def test_what_the_words_say_is_believed(message: str, quote: str, text: str) -> 
 
 
 REFUSED = [
+    ("I'm from Houston, Texas", "I'm from Houston", "The user's name is Houston.", "name"),
+    ("Video calls must be a great way to stay close", "Video calls must be a great way", "The user uses video calls.", "hypothetical"),
+    ("I was hooked right away", "I was hooked right away", "The user was hooked right away.", "dangling"),
+    ("I'm planning to explore the city", "I'm planning to explore the city", "The user plans to explore the city.", "dangling"),
+    ("My set comes late so im just studying", "im just studying", "The user is studying animal science.", "unrelated"),
     ("I like going for different colors.", "I like going for different colors", "The user likes going for different colors.", "dangling"),
     ("I have a memory of buying a jug at noon.", "I have a memory of buying a jug", "The user has a memory of buying a jug.", "dangling"),
     ("I enjoy watching the games.", "I enjoy watching the games", "The user likes watching the games.", "dangling"),
