@@ -87,7 +87,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         await _check(settings, database, own_embedder, stack)
         await warm_up(embedder)
         duty = Duty(settings.duty_config)
-        leases = LeaseKeeper(database, settings.lease_seconds)
+        leases = LeaseKeeper(_open_lease_database(settings, database.vault, stack), settings.lease_seconds)
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
         chat = ChatEngine(
             database=database,
@@ -124,6 +124,15 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             chat=chat,
         )
         await chat.drain(0)
+
+
+def _open_lease_database(settings: Settings, vault: Vault | None, stack: AsyncExitStack) -> Database:
+    """A connection of its own for leases: behind a queue of turns they would run out, and each take-over that follows
+    makes the queue longer (seen at 100 users on a starved machine: 37 take-overs of living writers)."""
+    config = PoolConfig(settings.database_url.get_secret_value(), size=1, overflow=1, prepared=settings.prepared)
+    database = Database(config, vault)
+    stack.push_async_callback(database.close)
+    return database
 
 
 def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:

@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         1.5, gt=0.1, alias="TURN_LEASE_SECONDS", description="How long a silent writer keeps its reply"
     )
     flush_seconds: float = Field(
-        0.03, ge=0, alias="STREAM_FLUSH_SECONDS", description="How long tokens are gathered after the first"
+        0.05, ge=0, alias="STREAM_FLUSH_SECONDS", description="How long tokens are gathered after the first"
     )
     drain_seconds: float = Field(
         25.0, ge=0, alias="DRAIN_SECONDS", description="How long replies may finish after SIGTERM"
