@@ -6,7 +6,7 @@ claim raises, on the database's clock.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -205,6 +205,10 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         row = await connection.fetchrow(statement, *common, *own)
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
+    return _answered(turn, row)
+
+
+def _answered(turn: NewTurn, row: Mapping[str, Any]) -> Accepted:
     if row["again_id"] is not None:
         if row["again_fingerprint"] != turn.fingerprint or turn.answers not in (None, row["again_id"]):
             raise IdempotencyConflictError("This client_message_id was used for another request.")
