@@ -6,11 +6,13 @@ claim raises, on the database's clock.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
+
+import asyncpg
 
 from memory.errors import (
     AgeAssuranceRequiredError,
@@ -208,7 +210,7 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
     return _answered(turn, row)
 
 
-def _answered(turn: NewTurn, row: Mapping[str, Any]) -> Accepted:
+def _answered(turn: NewTurn, row: asyncpg.Record) -> Accepted:
     if row["again_id"] is not None:
         if row["again_fingerprint"] != turn.fingerprint or turn.answers not in (None, row["again_id"]):
             raise IdempotencyConflictError("This client_message_id was used for another request.")
