@@ -8,9 +8,10 @@ from fastapi import Depends, Request
 
 from service.auth.api_keys import PREFIX
 from service.auth.authenticator import Authenticator
-from service.auth.errors import CrossSiteError, OperatorOnlyError, TokenMalformedError
+from service.auth.errors import AuthenticationError, CrossSiteError, OperatorOnlyError, TokenMalformedError
 from service.auth.principal import Principal
 from service.errors import InvalidRequestError
+from service.limits import Limits, address_of
 
 COOKIE = "rapport_session"
 USER_HEADER = "x-rapport-user"
@@ -61,7 +62,19 @@ def _on_behalf_of(headers: Mapping[str, str]) -> str | None:
 
 
 async def current_principal(request: Request) -> Principal:
-    """The caller: the bearer token first, then the page's cookie. Raises an `AuthenticationError`."""
+    """The caller: the bearer token first, then the page's cookie.
+
+    Raises an `AuthenticationError`, or `RateLimitedError` for an address that was refused too often.
+    """
+    try:
+        return await authenticator_of(request).authenticate(_token_of(request), _on_behalf_of(request.headers))
+    except AuthenticationError:
+        # told to wait instead, once an address has been refused too often: whoever holds a good token is not held up
+        await cast("Limits", request.app.state.runtime.limits).check(None, address_of(request), "refused")
+        raise
+
+
+def _token_of(request: Request) -> str | None:
     token = bearer_of(request.headers)
     if token is None:
         token = request.cookies.get(COOKIE)
@@ -70,7 +83,7 @@ async def current_principal(request: Request) -> Principal:
                 raise TokenMalformedError("An API key belongs in the Authorization header.")
             if request.method not in SAFE_METHODS:
                 check_same_site(request.headers)
-    return await authenticator_of(request).authenticate(token, _on_behalf_of(request.headers))
+    return token
 
 
 Caller = Annotated[Principal, Depends(current_principal)]

@@ -55,6 +55,8 @@ def default_windows(
         "import": parse_windows("import", "30/hour"),
         "mint": (*parse_windows("mint", "10/minute; 100/day", by="address"),),
         "login": parse_windows("login", "30/minute", by="address"),
+        # requests that prove nobody: who guesses tokens, or floods with none
+        "refused": parse_windows("refused", "120/minute", by="address"),
         "age": (*parse_windows("age", "20/hour"), *parse_windows("age-address", "120/hour", by="address")),
     }
 

@@ -138,3 +138,13 @@ async def test_a_token_too_large_for_a_cookie_is_refused_rather_than_lost(
 ) -> None:
     answer = await client.post("/v1/session", json={"token": provider.sign(groups=["x" * 40] * 80)})
     assert (answer.status_code, answer.json()["code"]) == (413, "token_too_large")
+
+
+async def test_who_is_refused_too_often_is_told_to_wait_and_others_at_the_address_are_not(
+    client: httpx.AsyncClient, provider: IdentityProvider
+) -> None:
+    answers = [await client.get("/me", headers=bearer(f"guess-{n}")) for n in range(130)]
+    assert [answer.status_code for answer in answers] == [401] * 120 + [429] * 10
+    assert answers[-1].json()["code"] == "rate_limited"
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 120
+    assert (await client.get("/me", headers=bearer(provider.sign()))).status_code == 200
