@@ -48,9 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profiles = {profile.name: profile.model for profile in PROFILES}
         targets.add_rapport(stand, profiles, asked.users, asked.memories, asked.conversations)
         names.append("rapport")
-        for name in names:
-            model = SINGLE.name if name == "rapport" else SINGLE.model
-            targets.warm(stand.targets[name], model)
+        for name in list(names):
+            try:
+                targets.warm(stand.targets[name], SINGLE.name if name == "rapport" else SINGLE.model)
+            except targets.NotRelayingError as error:
+                if name == "rapport":
+                    raise
+                sys.stderr.write(f"Without {name}: {error}\n")
+                names.remove(name)
         counts = [int(count) for count in asked.streams.split(",")]
         runs: list[Run] = list(
             interleaved(stand, names, counts, repeats=asked.repeats, seconds=asked.seconds, turns=asked.turns)

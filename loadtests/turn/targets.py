@@ -48,6 +48,10 @@ LITELLM_CONFIG = {
 }
 
 
+class NotRelayingError(RuntimeError):
+    """A target that was started gives no whole streams."""
+
+
 @dataclass(slots=True)
 class Target:
     name: str
@@ -270,4 +274,4 @@ def warm(target: Target, model: str) -> None:
     if found["ok"] < 60 or found["fail"]:
         log = target.process.log.read_text()[-2000:] if target.process else ""
         msg = f"{target.name} did not relay: {json.dumps(found)[:600]}\n{log}"
-        raise RuntimeError(msg)
+        raise NotRelayingError(msg)

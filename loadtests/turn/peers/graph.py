@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -34,7 +35,7 @@ def compiled(checkpointer: Any) -> Any:
     client = httpx.AsyncClient(limits=limits, timeout=120)
     models: dict[str, Any] = {}
 
-    async def call(state: Any, config: Any) -> Any:
+    async def call(state: Any, config: RunnableConfig) -> Any:
         name = config["configurable"]["model"]
         if name not in models:
             models[name] = ChatOpenAI(
