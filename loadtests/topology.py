@@ -39,6 +39,10 @@ class NoProxyError(RuntimeError):
     """nginx is not installed."""
 
 
+MARK = b"#tag:"
+"""Stands in every message of the crowd's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mock:
     """How the model server answers: like a hosted model of some size, unless said otherwise."""
@@ -89,6 +93,14 @@ class Topology:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.mock_port}/stats", timeout=10) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
+
+    def words_told(self) -> dict[str, int]:
+        """How often users' marks stand where no user's words belong: in each part's log, in each instance's metrics."""
+        told = {name: log.read_bytes().count(MARK) for name, log in self.logs.items() if log.exists()}
+        for number, port in enumerate(self.api_ports):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                told[f"metrics of instance {number}"] = answer.read().count(MARK)
+        return {name: times for name, times in told.items() if times}
 
     def keep_logs(self, folder: Path) -> None:
         """Save what the parts complained of: their homes go with them."""

@@ -106,14 +106,6 @@ class Reply:
     stopped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    turn_id: UUID
-    stop_requested: bool
-    gate_closed: bool
-    """The conversation was locked, deleted, or its assurance withdrawn since the turn was accepted."""
-
-
 TURN_OF_BUMPED = """
 turn AS (
     INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, lease_until, route, lock_epoch, request, epoch, attempts{more})
@@ -287,32 +279,6 @@ async def claim(
         )
         for turn in claimed
     ]
-
-
-RENEW = """
-UPDATE turns t SET lease_until = clock_timestamp() + $5 * interval '1 second', checkpoint = coalesce(v.checkpoint, t.checkpoint),
-    -- a writer that gets on is no poison, however many had to follow it on a machine that starves them
-    attempts = CASE WHEN v.checkpoint IS NULL THEN t.attempts ELSE 1 END
-FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[]) AS v(user_id, id, epoch, checkpoint), conversations c
-WHERE t.user_id = v.user_id AND t.id = v.id AND t.epoch = v.epoch AND t.status = 'running'
-    AND c.user_id = t.user_id AND c.id = t.conversation_id
-RETURNING t.id, t.stop_requested, c.deleted_at IS NOT NULL OR c.lock_epoch <> t.lock_epoch
-"""
-
-
-async def renew(
-    connection: Connection, held: Sequence[tuple[UUID, UUID, int, str | None]], lease_seconds: float
-) -> list[Renewal]:
-    """Renew the leases of (user_id, turn_id, epoch, checkpoint or None); a turn missing from the answer is another's now."""
-    # losing a renewal or a checkpoint to a crash costs a take-over, never text: no need to wait for the disk
-    await connection.execute("SET LOCAL synchronous_commit = off")
-    users, ids, epochs, shown = zip(*held, strict=True)
-    checkpoints = [
-        None if text is None else await sealed(connection, user_id, "turns", turn_id, text)
-        for user_id, turn_id, text in zip(users, ids, shown, strict=True)
-    ]
-    rows = await connection.fetch(RENEW, list(users), list(ids), list(epochs), checkpoints, lease_seconds)
-    return [Renewal(*row) for row in rows]
 
 
 COMMIT = """

@@ -113,7 +113,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
     from service.llm.doctor import main as examine
 
     chosen = settings()
-    raise typer.Exit(_guarded(lambda: examine(chosen.backends, home=chosen.home, as_json=as_json, embeddings=chosen.embeddings)))
+    raise typer.Exit(
+        _guarded(lambda: examine(chosen.backends, home=chosen.home, as_json=as_json, embeddings=chosen.embeddings))
+    )
 
 
 @app.command()
@@ -175,7 +177,12 @@ def age_assertion(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="JSONL of Rapport or SillyTavern, or a JSON export of mem0 or Letta", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSONL of Rapport or SillyTavern, or a JSON export of mem0 or Letta", exists=True, dir_okay=False
+        ),
+    ],
     user: Annotated[str, typer.Option("--user", help="Whose conversation it becomes")],
     form: Annotated[str, typer.Option("--format", help="auto, rapport, sillytavern, mem0, letta or neutral")] = "auto",
     conversation: Annotated[str | None, typer.Option(help="Which one, for a file that holds several")] = None,

@@ -79,15 +79,17 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         reasoner = BackendReasoner(backends)
         authenticator = _closing(stack, Authenticator(settings.auth_config, database))
         age_assertions = _closing(stack, AgeAssertions(settings.age_config))
-        await authenticator.open()
-        await age_assertions.open()
         limits = _closing(stack, Limits(settings.limits_config))
-        await asyncio.gather(limits.open(), *([link.warm()] if link is not None else []))
+        await asyncio.gather(
+            authenticator.open(), age_assertions.open(), limits.open(), *([link.warm()] if link else [])
+        )
         jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
         await _check(settings, database, own_embedder, stack)
         await warm_up(embedder)
         duty = Duty(settings.duty_config)
-        leases = LeaseKeeper(_open_lease_database(settings, database.vault, stack), settings.lease_seconds)
+        leases = LeaseKeeper(
+            _open_lease_database(settings, database.vault, stack), settings.lease_seconds, policies.gate
+        )
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
         chat = ChatEngine(
             database=database,
@@ -102,10 +104,7 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             tokens_per_day=settings.tokens_per_day,
         )
         background = _keep_up(settings, database, embedder, own_embedder)
-        background.append(asyncio.create_task(leases.run(), name="leases"))
-        if writes:
-            background.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
-        stack.push_async_callback(_stop, background)
+        stack.push_async_callback(_stop, [*background, *_keep_turns(leases, chat, writes=writes)])
         yield Runtime(
             settings=settings,
             database=database,
@@ -124,6 +123,14 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             chat=chat,
         )
         await chat.drain(0)
+
+
+def _keep_turns(leases: LeaseKeeper, chat: ChatEngine, *, writes: bool) -> list[asyncio.Task[None]]:
+    """Renew what is written here, and take over, where replies are written, what others left."""
+    tasks = [asyncio.create_task(leases.run(), name="leases")]
+    if writes:
+        tasks.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
+    return tasks
 
 
 def _open_lease_database(settings: Settings, vault: Vault | None, stack: AsyncExitStack) -> Database:

@@ -93,7 +93,9 @@ class Settings(BaseSettings):
         "redis+sentinel://host:port,host:port/name for the primary that Sentinels name",
     )
     dramatiq_broker_url: SecretStr = Field(
-        SecretStr(""), alias="DRAMATIQ_BROKER_URL", description="The queue's own Redis, or Sentinels; the live state's without one"
+        SecretStr(""),
+        alias="DRAMATIQ_BROKER_URL",
+        description="The queue's own Redis, or Sentinels; the live state's without one",
     )
 
     # models

@@ -8,8 +8,10 @@ from uuid import UUID
 import structlog
 
 from memory.errors import LongTermMemoryError
+from memory.gates import Gate
+from memory.leases import renew
 from memory.postgres import Database
-from memory.turns import note_upstream, renew
+from memory.turns import note_upstream
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +40,8 @@ class Leaseholder(Protocol):
 class LeaseKeeper:
     """Renews leases, saves checkpoints, and brings back what others decided: stop, gate closed, taken over."""
 
-    def __init__(self, database: Database, lease_seconds: float) -> None:
+    def __init__(self, database: Database, lease_seconds: float, gate: Gate) -> None:
+        self._needs = gate.needs
         self._database = database
         self._lease_seconds = lease_seconds
         self._held: dict[UUID, Leaseholder] = {}
@@ -65,7 +68,7 @@ class LeaseKeeper:
         rows = [(w.user_id, w.turn_id, w.epoch, w.checkpoint() if due else None) for w in writers]
         try:
             async with self._database.system() as connection:
-                renewed = {row.turn_id: row for row in await renew(connection, rows, self._lease_seconds)}
+                renewed = {row.turn_id: row for row in await renew(connection, rows, self._lease_seconds, self._needs)}
                 for writer in writers if due else ():
                     if place := writer.place():
                         await note_upstream(connection, writer.user_id, writer.turn_id, writer.epoch, place)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from memory import turns
+from memory import leases
 from memory.errors import StoreUnavailableError
 from memory.postgres import Database
 from memory.turns import ClaimedTurn
@@ -181,7 +181,7 @@ class Logbook:
         held = [(self._turn.user_id, self._turn.turn_id, self._turn.epoch, self.shown_text)]
 
         async def statement(connection: Any) -> None:
-            renewed = await turns.renew(connection, held, self._lease_seconds)
+            renewed = await leases.renew(connection, held, self._lease_seconds)
             if not renewed and not await self._ended(connection):
                 raise FencedError
 

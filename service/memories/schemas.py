@@ -254,7 +254,8 @@ class ForgetQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     similar: Literal["name", "forget"] = Field(
-        "name", description="What may say the same in other words is named in the receipt; or what surely does is forgotten too"
+        "name",
+        description="What may say the same in other words is named in the receipt; or what surely does is forgotten too",
     )
 
 

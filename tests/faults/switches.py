@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 import memory.facts
+import memory.leases
 import memory.lessons
 import memory.turns
 import service.worker.main
@@ -54,8 +55,8 @@ def commit_epoch() -> None:
     """Commit a reply, and keep its lease, without asking whether another writer has the turn, or has ended it."""
     fence = "AND epoch = $3 AND status = 'running'"
     memory.turns.COMMIT = replaced(memory.turns.COMMIT, fence, "AND $3 > 0")
-    memory.turns.RENEW = replaced(
-        memory.turns.RENEW, "AND t.epoch = v.epoch AND t.status = 'running'", "AND v.epoch > 0"
+    memory.leases.RENEW = replaced(
+        memory.leases.RENEW, "AND t.epoch = v.epoch AND t.status = 'running'", "AND v.epoch > 0"
     )
 
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memory import assurance, gates, transcript, turns
+from memory import assurance, gates, leases, transcript, turns
 from memory.errors import (
     AgeAssuranceRequiredError,
     RouteLockedError,
@@ -188,7 +188,7 @@ class TheGate(RuleBasedStateMachine):
 
         async def renew() -> dict[UUID, bool]:
             async with self.world.instances[self.world.steps % 2].system() as connection:
-                return {row.turn_id: row.gate_closed for row in await turns.renew(connection, held, 60)}
+                return {row.turn_id: row.gate_closed for row in await leases.renew(connection, held, 60)}
 
         closed = self.world.run(renew())
         for route, (turn_id, _) in self.running.items():

@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from memory import assurance, gates, transcript, turns
+from memory import assurance, gates, leases, transcript, turns
 from memory.assurance import AssertionReplayedError, BirthDateFixedError, Proof, Verdict
 from memory.errors import AgeAssuranceRequiredError, TooYoungError
 from memory.gates import Gate
@@ -230,10 +230,27 @@ async def test_revoking_closes_the_gate_of_what_runs(database: Database, owner: 
     assert revoked == assurance.Revoked(1, frozenset({mature}))  # type: ignore[arg-type]
     async with database.system() as connection:
         held = [(owner.user_id, turn.turn_id, 1, None) for turn in running]
-        renewed = {found.turn_id: found.gate_closed for found in await turns.renew(connection, held, 1.5)}
+        renewed = {found.turn_id: found.gate_closed for found in await leases.renew(connection, held, 1.5)}
     assert renewed == {running[0].turn_id: True, running[1].turn_id: False}
     with pytest.raises(AgeAssuranceRequiredError):
         await send(database, owner, mature)
+
+
+async def test_a_proof_that_runs_out_closes_the_gate_of_what_runs(database: Database, owner: Owner) -> None:
+    mature, general = await talk(database, owner, "mature"), await talk(database, owner, "general")
+    await record(database, owner, proof())
+    running = [await send(database, owner, mature), await send(database, owner, general)]
+    held = [(owner.user_id, turn.turn_id, 1, None) for turn in running]
+
+    async def closed() -> list[bool]:
+        async with database.system() as connection:
+            found = {one.turn_id: one.gate_closed for one in await leases.renew(connection, held, 1.5, GATE.needs)}
+        return [found[turn.turn_id] for turn in running]
+
+    assert await closed() == [False, False]
+    async with database.system() as connection:
+        await connection.execute("UPDATE age_assurances SET expires_at = now() - interval '1 second'")
+    assert await closed() == [True, False]
 
 
 async def test_somebody_else_sees_and_revokes_nothing(database: Database, owner: Owner) -> None:

@@ -38,7 +38,11 @@ def test_term_ids_fit_their_columns_and_differ_between_users() -> None:
     ids = {lexical.term_id(f"word{n}", USER.bytes) for n in range(2000)}
     assert len(ids) == 2000
     assert all(0 < number <= lexical.TERM_SPACE for number in ids)
-    assert lexical.term_id("cat", USER.bytes) == lexical.term_id("cat", USER.bytes) != lexical.term_id("cat", uuid4().bytes)
+    assert (
+        lexical.term_id("cat", USER.bytes)
+        == lexical.term_id("cat", USER.bytes)
+        != lexical.term_id("cat", uuid4().bytes)
+    )
 
 
 def test_a_repeated_term_weighs_more_and_a_long_message_less() -> None:

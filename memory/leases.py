@@ -1,0 +1,55 @@
+"""The leases of turns that are being written: renewed on the database's clock, fenced by the turn's epoch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from uuid import UUID
+
+from memory.postgres import Connection
+from memory.vault import sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    turn_id: UUID
+    stop_requested: bool
+    gate_closed: bool
+    """The conversation was locked or deleted, or its assurance withdrawn or run out, since the turn was accepted."""
+
+
+RENEW = """
+UPDATE turns t SET lease_until = clock_timestamp() + $5 * interval '1 second', checkpoint = coalesce(v.checkpoint, t.checkpoint),
+    -- a writer that gets on is no poison, however many had to follow it on a machine that starves them
+    attempts = CASE WHEN v.checkpoint IS NULL THEN t.attempts ELSE 1 END
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[]) AS v(user_id, id, epoch, checkpoint), conversations c
+WHERE t.user_id = v.user_id AND t.id = v.id AND t.epoch = v.epoch AND t.status = 'running'
+    AND c.user_id = t.user_id AND c.id = t.conversation_id
+RETURNING t.id, t.stop_requested, c.deleted_at IS NOT NULL OR c.lock_epoch <> t.lock_epoch OR (
+    t.route = ANY($6::text[]) AND NOT EXISTS (
+        SELECT FROM age_assurances a JOIN unnest($6::text[], $7::text[]) AS need(route, level) ON need.level = a.level
+        WHERE a.user_id = t.user_id AND need.route = t.route AND a.revoked_at IS NULL AND a.expires_at > clock_timestamp()
+    )
+)
+"""
+
+
+async def renew(
+    connection: Connection,
+    held: Sequence[tuple[UUID, UUID, int, str | None]],
+    lease_seconds: float,
+    needs: Mapping[str, str] = MappingProxyType({}),
+) -> list[Renewal]:
+    """Renew the leases of (user_id, turn_id, epoch, checkpoint or None); a turn missing from the answer is another's now.
+
+    `needs` names the age assurance of each route that asks for one: it may run out while a reply is being written.
+    """
+    # losing a renewal or a checkpoint to a crash costs a take-over, never text: no need to wait for the disk
+    await connection.execute("SET LOCAL synchronous_commit = off")
+    users, ids, epochs, shown = zip(*held, strict=True)
+    checkpoints = [
+        None if text is None else await sealed(connection, user_id, "turns", turn_id, text)
+        for user_id, turn_id, text in zip(users, ids, shown, strict=True)
+    ]
+    routes = (list(needs), list(needs.values()))
+    rows = await connection.fetch(RENEW, list(users), list(ids), list(epochs), checkpoints, lease_seconds, *routes)
+    return [Renewal(*row) for row in rows]
