@@ -47,6 +47,10 @@ class LeaseKeeper:
         self._held: dict[UUID, Leaseholder] = {}
         self._checkpointed = 0.0
 
+    def __len__(self) -> int:
+        """Replies that are being written here."""
+        return len(self._held)
+
     def hold(self, writer: Leaseholder) -> None:
         self._held[writer.turn_id] = writer
 

@@ -1,7 +1,7 @@
 """LM Studio, OpenAI, llama.cpp, vLLM, Ollama: anything that answers POST /chat/completions with a stream."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -146,7 +146,7 @@ class OpenAICompatibleBackend:
         assembler: ReplyAssembler,
         watchdog: Watchdog,
         end: float,
-        gather: float,
+        gather: Callable[[], float] | None,
     ) -> AsyncGenerator[Delta]:
         """Yield one Delta for each read that brought text, until the reply is over."""
         loop = asyncio.get_running_loop()
@@ -289,10 +289,12 @@ class OpenAICompatibleBackend:
         return BackendInterruptedError(f"the stream broke: {error}", backend=self.name)
 
 
-async def _let_gather(response: aiohttp.ClientResponse, assembler: ReplyAssembler, seconds: float) -> None:
-    if seconds and assembler.goes_on:
+async def _let_gather(
+    response: aiohttp.ClientResponse, assembler: ReplyAssembler, seconds: Callable[[], float] | None
+) -> None:
+    if seconds is not None and assembler.goes_on:
         with held(response):
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds())
 
 
 def _suspicion(model: str) -> bool | None:

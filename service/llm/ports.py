@@ -64,8 +64,8 @@ class ChatRequest:
     on_begun: Callable[[str, str], Awaitable[None]] | None = None
     """Called with the backend's name and the reply's id there."""
     resume: Resume | None = None
-    gather: float = 0.0
-    """Seconds for which what follows the first words may gather before it is read."""
+    gather: Callable[[], float] | None = None
+    """Tells for how many seconds what follows the first words may gather before it is read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Service(BaseHTTPRequestHandler):
         self._stream([event for event in self._events(tag) if int(event[0].partition("-")[2]) > number], tag)
 
     def _events(self, tag: str) -> list[tuple[str, str, dict[str, Any]]]:
+        time.sleep(0.006)  # the 5 ms that the stamps tell of must have passed
         now = int(time.monotonic() * 1e6)
         words = [
             f"#{tag} tok0@{now}/{now - 5000} ",
