@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from memory.curation import Closer, Item, SourceMessage
 from memory.retrieval import RecalledItem
@@ -198,7 +198,7 @@ class NewMemory(Body):
     kind: Kind = "user"
     route: str = Field("general", max_length=40)
     due_at: AwareDatetime | None = Field(None, description="Of an open loop: when it is due")
-    pinned: bool = False
+    pinned: StrictBool = False
 
     @model_validator(mode="after")
     def _due_is_a_date_of_this_age(self) -> Self:
@@ -217,7 +217,7 @@ class MemoryChange(Body):
     )
 
     text: Text | None = Field(None, min_length=1, max_length=FACT_CHARS)
-    pinned: bool | None = None
+    pinned: StrictBool | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -205,7 +205,7 @@ async def test_nothing_is_lost_when_a_part_of_it_dies(world: World) -> None:
     assert not outcome.short_of_plan
     assert not outcome.verdict.broken, outcome.verdict.summary()
     if isinstance(world, ValkeysWorld):
-        assert world.failovers >= 2, "no server took over"
+        assert world.failovers >= 1, "no server took over"
 
 
 @pytest.mark.slow

@@ -223,7 +223,7 @@ MUTATIONS = {
     "a revoked assurance that counts": (turns, "ACCEPT", "a.revoked_at IS NULL AND ", ""),
     "an expired assurance that counts": (turns, "ACCEPT", "AND a.expires_at > now()", ""),
     "a take-over that asks for no epoch": (gates, "MAY_CONTINUE", "AND c.lock_epoch = t.lock_epoch", ""),
-    "a renewal that asks for no epoch": (turns, "RENEW", "OR c.lock_epoch <> t.lock_epoch", ""),
+    "a renewal that asks for no epoch": (leases, "RENEW", "OR c.lock_epoch <> t.lock_epoch", ""),
 }
 
 

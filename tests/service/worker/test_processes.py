@@ -80,7 +80,7 @@ async def test_what_is_said_is_learnt_by_the_worker_that_the_scheduler_wakes(
         assert await talk.texts() == ["The user lives in Lisbon for work."]
         assert await talk.count("episodes") == 2
         async with database.system() as connection:
-            assert await connection.fetchval("SELECT count(*) FROM schedule") == 2
+            assert await connection.fetchval("SELECT count(*) FROM schedule") == 3
 
 
 async def test_a_worker_without_redis_says_so(environment: dict[str, str], tmp_path: Path) -> None:
