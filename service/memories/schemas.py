@@ -4,11 +4,19 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from memory.curation import Closer, Item, SourceMessage
 from memory.retrieval import RecalledItem
 from service.chat.schemas import Body, Text
+
+
+def _written(value: object) -> object:
+    """A moment is written out: a number would be taken for seconds since 1970."""
+    if isinstance(value, int | float):
+        raise ValueError("write date and time with their offset: 2026-12-24T18:00:00+01:00")  # noqa: TRY004  pydantic's way
+    return value
+
 
 Layer = Literal["episode", "fact"]
 Kind = Literal["user", "companion", "both", "open_loop"]
@@ -197,7 +205,9 @@ class NewMemory(Body):
     text: Text = Field(min_length=1, max_length=FACT_CHARS)
     kind: Kind = "user"
     route: str = Field("general", max_length=40)
-    due_at: AwareDatetime | None = Field(None, description="Of an open loop: when it is due")
+    due_at: Annotated[AwareDatetime | None, BeforeValidator(_written)] = Field(
+        None, description="Of an open loop: when it is due"
+    )
     pinned: StrictBool = False
 
     @model_validator(mode="after")
