@@ -146,14 +146,14 @@ class Sampler:
         self._metrics_before = self._metrics()
         self._learnt_before = self._learnt()
         self._model_before = self._topology.mock_stats()
-        self._began, self._busy = time.monotonic(), _busy()
+        self._began, self._busy = time.monotonic(), busy_seconds()
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(15)
         samples = self.samples
         samples.seconds = time.monotonic() - self._began
-        samples.busy = _busy() - self._busy
+        samples.busy = busy_seconds() - self._busy
         for name, pid in self._pids.items():
             # what has ended meanwhile is known as far as the last look
             now = processor_seconds(pid) or self._last.get(name, self._before[name])
@@ -238,6 +238,6 @@ def _valkey(topology: Topology) -> dict[str, float]:
     }
 
 
-def _busy() -> float:
+def busy_seconds() -> float:
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))

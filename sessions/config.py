@@ -10,4 +10,3 @@ class RedisConfig:
     """Seconds after which a silent Redis counts as away: a turn goes on without it."""
     rest: float = 1.0
     """Seconds for which it is then not asked again, so that a hung Redis costs one turn its timeout, not every turn."""
-    connections: int = 64

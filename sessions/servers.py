@@ -123,10 +123,16 @@ class Server:
             self._opening = asyncio.create_task(self._open(), name="redis-connect")
         return await asyncio.shield(self._opening)
 
-    async def _open(self) -> Pipe:
+    async def _open(self, patience: float | None = None) -> Pipe:
+        """Connect within the usual deadline, or with `patience` seconds for each of its steps."""
         connection = self.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        async with asyncio.timeout(self._config.timeout * 2):
+        usual = {name: getattr(connection, name) for name in PATIENT}
+        for name in PATIENT if patience is not None else ():
+            setattr(connection, name, patience)
+        async with asyncio.timeout(2 * (self._config.timeout if patience is None else patience)):
             await connection.connect()
+        for name, value in usual.items():
+            setattr(connection, name, value)
         self._pipe = Pipe(connection)
         return self._pipe
 
@@ -148,18 +154,10 @@ class Server:
         Opening takes several round trips, on a busy machine more time than a command may have: the first requests of a
         new process would find Redis away, and what must not go on without it would refuse them.
         """
-        connection = self.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        usual = {name: getattr(connection, name) for name in PATIENT}
-        for name in PATIENT:
-            setattr(connection, name, seconds)
         try:
-            async with asyncio.timeout(2 * seconds):
-                await connection.connect()
+            await self._open(seconds)
         except (RedisError, OSError, TimeoutError):
             return False
-        for name, value in usual.items():
-            setattr(connection, name, value)
-        self._pipe = Pipe(connection)
         return True
 
     async def ping(self) -> bool:

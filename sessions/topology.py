@@ -61,7 +61,7 @@ def options(config: RedisConfig) -> dict[str, Any]:
 def open_topology(config: RedisConfig, clock: Callable[[], float]) -> Topology:
     """Raises `ValueError` for an address that isn't one."""
     address = RedisAddress.parse(config.url)
-    of_servers = {**options(config), "max_connections": config.connections, "client_name": "rapport"}
+    of_servers = {**options(config), "client_name": "rapport"}
     if address.kind == "cluster":
 
         def connect(host: str, port: int) -> Server:

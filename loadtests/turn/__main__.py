@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for peer in filter(None, asked.peers.split(",")):
             try:
                 targets.PEERS[peer](stand)
-            except PeerMissingError as error:
-                sys.stderr.write(f"Without {peer}, which can't be installed: {error}\n")
+            except (PeerMissingError, targets.NotRelayingError) as error:
+                sys.stderr.write(f"Without {peer}: {error}\n")
                 continue
             names.append(peer)
         profiles = {profile.name: profile.model for profile in PROFILES}

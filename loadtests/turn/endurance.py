@@ -73,7 +73,7 @@ def waiting(stand: Stand, target: Target, streams: int = 1000) -> Waiting:
         text=True,
     )
     pin(popen.pid, LOAD_CORE)
-    peak = most = 0
+    peak, most = 0.0, 0
     while popen.poll() is None:
         time.sleep(1)
         active = client.mock_says(stand.mock_url)["active"]

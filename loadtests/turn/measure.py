@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from loadtests.sampling import busy_seconds
 from loadtests.turn import client
-from loadtests.turn.procs import busy_seconds, cpu_seconds, memory_kb, wait_until_quiet
+from loadtests.turn.procs import cpu_seconds, memory_kb, wait_until_quiet
 from loadtests.turn.targets import Stand, Target
 
 QUIET, PATIENCE = 0.25, 15.0
@@ -130,7 +131,7 @@ def measure(stand: Stand, target: Target, profile: Profile, streams: int, *, sec
 class _Peak(threading.Thread):
     """Looks at the relay's memory once a second while a run goes on."""
 
-    def __init__(self, pids: Sequence[int], kb: int) -> None:
+    def __init__(self, pids: Sequence[int], kb: float) -> None:
         super().__init__(daemon=True)
         self.kb = kb
         self._pids = pids

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from loadtests.sampling import family, memory_mb
 
 CHECKOUT = Path(__file__).parents[2]
 LOAD_CORE, RELAY_CORE = 0, 1
@@ -58,47 +60,26 @@ def pin(pid: int, core: int) -> None:
     """Keep a process, its threads and its children on one core, where there are two."""
     if core >= (os.cpu_count() or 1):
         return
-    for each in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
+    for each in family(pid):
         for thread in _threads(each):
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(thread, {core})
-
-
-def tree(pid: int) -> list[int]:
-    try:
-        process = psutil.Process(pid)
-        return [pid, *(child.pid for child in process.children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
     """Processor time of these processes and their living children, on the scheduler's own nanosecond clock."""
     total = 0
     for pid in pids:
-        for each in tree(pid):
+        for each in family(pid):
             for thread in _threads(each):
                 with contextlib.suppress(OSError, ValueError, IndexError):
                     total += int(Path(f"/proc/{each}/task/{thread}/schedstat").read_text().split()[0])
     return total / 1e9
 
 
-def memory_kb(pids: Sequence[int]) -> int:
+def memory_kb(pids: Sequence[int]) -> float:
     """Proportional set size of these processes and their children."""
-    total = 0
-    for pid in pids:
-        for each in tree(pid):
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines():
-                    if line.startswith("Pss:"):
-                        total += int(line.split()[1])
-    return total
-
-
-def busy_seconds() -> float:
-    """Processor time of the whole machine."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
+    return 1024 * sum(map(memory_mb, pids))
 
 
 def wait_until_quiet(most: float, patience: float) -> float:
@@ -108,15 +89,6 @@ def wait_until_quiet(most: float, patience: float) -> float:
         busy = psutil.cpu_percent(interval=0.4) / 100
         if busy < most or time.monotonic() > deadline:
             return busy
-
-
-@contextlib.contextmanager
-def all_stopped(processes: list[Process]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for process in reversed(processes):
-            process.stop()
 
 
 def _threads(pid: int) -> list[int]:

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
-import socket
 import sys
 import time
 import urllib.request
@@ -17,6 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from loadtests.native import build
+from loadtests.topology import NGINX
 from loadtests.turn import client, seed
 from loadtests.turn.client import Door
 from loadtests.turn.peers import CHECKOUT, LANGGRAPH, LITELLM, install
@@ -24,12 +23,13 @@ from loadtests.turn.procs import LOAD_CORE, RELAY_CORE, Process, pin, start
 from service import migrate
 from service.auth.config import AuthConfig
 from service.auth.local_keys import AGE, SESSION, ensure_key, mint
+from service.dev.children import free_port
 from service.dev.postgres import ROLE, EmbeddedPostgres
 from service.dev.valkey import EmbeddedValkey
 
 START_SECONDS = 120.0
 PEER_SESSIONS = 200
-NGINX = """
+CONFIG = """
 worker_processes 1; daemon off; pid {home}/nginx.pid; error_log {home}/error.log warn; worker_rlimit_nofile 20000;
 events {{ worker_connections 8192; }}
 http {{
@@ -98,13 +98,6 @@ class Stand:
         return self.postgres, self.valkey
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def opened_stand(home: Path) -> Iterator[Stand]:
     home.mkdir(parents=True, exist_ok=True)
@@ -134,12 +127,13 @@ def _await(url: str, process: Process) -> None:
 
 
 def add_nginx(stand: Stand) -> None:
-    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    if NGINX is None:
+        raise NotRelayingError("nginx is not installed")
     port, home = free_port(), stand.home / "nginx"
     home.mkdir()
-    config = NGINX.format(home=home, port=port, upstream=stand.mock_url.removeprefix("http://"))
+    config = CONFIG.format(home=home, port=port, upstream=stand.mock_url.removeprefix("http://"))
     (home / "nginx.conf").write_text(config)
-    process = stand.run("nginx", [program, "-p", str(home), "-c", str(home / "nginx.conf")], RELAY_CORE)
+    process = stand.run("nginx", [NGINX, "-p", str(home), "-c", str(home / "nginx.conf")], RELAY_CORE)
     _await(f"http://127.0.0.1:{port}/health", process)
     stand.targets["nginx"] = Target("nginx", Door(f"http://127.0.0.1:{port}/v1/chat/completions"), process)
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -11,9 +11,9 @@ from memory import transcript
 from memory.unfinished import read_unfinished
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
-from service.chat.routes import ConversationId, TurnId, some, streamed
+from service.chat.routes import ConversationId, IdempotencyKey, TurnId, some, streamed
 from service.chat.sampling import Sampling, options
-from service.chat.schemas import Body, ConversationView, NewTurn, Text
+from service.chat.schemas import KEY, Body, ConversationView, NewTurn, Text
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
 from service.dependencies import Context
@@ -23,10 +23,6 @@ from service.limits.dependencies import WRITE
 router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])
 
 MessageId = Annotated[UUID, Path(description="A message of the conversation")]
-
-
-KEY = r"^[\x21-\x7e]+$"
-IdempotencyKey = Annotated[str | None, Header(max_length=128, pattern=KEY)]
 
 
 class Regeneration(Sampling):

@@ -14,6 +14,7 @@ from service.chat.engine import Send
 from service.chat.events import frame
 from service.chat.sampling import options
 from service.chat.schemas import (
+    KEY,
     ConversationChange,
     ConversationPage,
     ConversationView,
@@ -59,6 +60,7 @@ def some(*codes: int) -> dict[int | str, dict[str, object]]:
 
 
 ConversationId = Annotated[UUID, Path(description="The conversation")]
+IdempotencyKey = Annotated[str | None, Header(max_length=128, pattern=KEY)]
 TurnId = Annotated[UUID, Path(description="The turn, as `turn.accepted` named it")]
 
 
@@ -210,7 +212,7 @@ async def send_turn(
     body: NewTurn,
     caller: Caller,
     context: Context,
-    idempotency_key: Annotated[str | None, Header(max_length=128, pattern=r"^[\x21-\x7e]+$")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> EventStream:
     """Errors before the message is stored are HTTP problems; after `turn.accepted` they are `turn.failed` events.
 

@@ -32,6 +32,10 @@ Text = Annotated[str, AfterValidator(_plain)]
 TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_zone)]
 
 
+KEY = r"^[\x21-\x7e]+$"
+"""Of a key that a client makes up: visible ASCII, since it may travel in a header."""
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
 
@@ -159,7 +163,7 @@ class NewTurn(Sampling):
         None,
         min_length=1,
         max_length=128,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=KEY,
         description="Made once per message by the client: sending it again gives the same turn and its stream",
     )
     backend: str | None = Field(

@@ -47,7 +47,7 @@ class Limits:
         self._link: RedisLink | None = None
         self._shared: RedisWindows | None = None
         if config.redis_url is not None:
-            redis = RedisConfig(config.redis_url, timeout=config.timeout, rest=config.rest, connections=512)
+            redis = RedisConfig(config.redis_url, timeout=config.timeout, rest=config.rest)
             self._link = RedisLink(redis)
             self._shared = RedisWindows(self._link)
         self._permits = Permits(self._link)

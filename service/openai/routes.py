@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from service.auth.dependencies import Caller
 from service.chat import events as ev
 from service.chat.engine import Send
+from service.chat.routes import IdempotencyKey
 from service.chat.sampling import chosen
 from service.chat.sse import EventStream
 from service.dependencies import Context
@@ -79,7 +80,7 @@ async def complete(
     caller: Caller,
     context: Context,
     x_conversation_id: Annotated[UUID | None, Header()] = None,
-    idempotency_key: Annotated[str | None, Header(max_length=128, pattern=r"^[\x21-\x7e]+$")] = None,
+    idempotency_key: IdempotencyKey = None,
     x_stainless_retry_count: Annotated[str | None, Header(max_length=8)] = None,
     x_rapport_notices: Annotated[Shown, Header()] = "text",
 ) -> Response:

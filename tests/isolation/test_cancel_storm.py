@@ -28,7 +28,7 @@ async def test_a_cancelled_read_never_answers_another(redis_url: str, capsys: py
     head, _, rest = redis_url.rpartition("@")
     port, _, number = rest.partition(":")[2].partition("/")
     hop = await Hop(int(port)).open()
-    link = RedisLink(RedisConfig(f"{head}@127.0.0.1:{hop.port}/{number}", timeout=30, connections=16 * AT_ONCE))
+    link = RedisLink(RedisConfig(f"{head}@127.0.0.1:{hop.port}/{number}", timeout=30))
     live = RedisLiveState(link)
     sessions = [Session(uuid4(), uuid4(), "general", None, 0, ()) for _ in range(PEOPLE)]
     for session in sessions:
