@@ -6,6 +6,7 @@ So both have a deadline that ends in an abort, and what one such peer can bind i
 
 import asyncio
 import socket
+import struct
 from typing import Any
 
 from prometheus_client import Counter
@@ -19,6 +20,9 @@ WRITE_BUFFER = 16_384
 """Bytes that wait in the process before writers wait too."""
 SEND_BUFFER = 131_072
 """Bytes that the kernel keeps for one peer, which it doubles; left alone it goes to megabytes."""
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER's value that makes closing a reset."""
 
 DROPPED = Counter("rapport_connections_dropped_total", "Connections given up", ["why"])
 
@@ -83,6 +87,10 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _drop(self, why: str) -> None:
         DROPPED.labels(why).inc()
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None:
+            # a plain close would leave what the peer does not take in the kernel, for minutes
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
 
