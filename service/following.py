@@ -41,8 +41,8 @@ class FollowingEmbedder:
     def dimensions(self) -> int:
         return self._active.dimensions
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        return await self._active.embed(texts)
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        return await self._active.embed(texts, question=question)
 
     async def refresh(self) -> None:
         """Look which model is current, and take it."""
@@ -85,6 +85,6 @@ async def warm_up(embedder: FollowingEmbedder) -> None:
     await asyncio.gather(asyncio.to_thread(associations.table), asyncio.to_thread(lexical.stem, "warming", "en"))
     try:
         await embedder.refresh()
-        await embedder.embed(["Is it warm?"])
+        await embedder.embed(["Is it warm?"], question=True)
     except (LongTermMemoryError, RapportError) as error:
         log.warning("embedding_model_cold", reason=str(error))

@@ -48,10 +48,10 @@ async def _measure(stand: Stand) -> dict[str, float]:
     embedder = MiniLmEmbedder()
     user_id = derive_user_id(OWN_ISSUER, "bench-0")
     text = "Hello there, how was your day? #tag:g{}x0#"
-    vector = (await embedder.embed([text]))[0]
+    vector = (await embedder.embed([text], question=True))[0]
 
     async def embedding(n: int) -> None:
-        await embedder.embed([text.format(n)])
+        await embedder.embed([text.format(n)], question=True)
 
     async def commit(_: int) -> None:
         async with database.as_user(user_id) as connection:

@@ -24,12 +24,15 @@ class KeptVectors:
             with np.load(path, allow_pickle=False) as file:
                 self._kept = dict(zip((bytes(key) for key in file["keys"]), file["vectors"], strict=True))
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        keys = [hashlib.blake2b(f"{self.name}\0{text}".encode(), digest_size=16).digest() for text in texts]
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        kind = f"{self.name}?" if question else self.name
+        keys = [hashlib.blake2b(f"{kind}\0{text}".encode(), digest_size=16).digest() for text in texts]
         unknown = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._kept}
         if unknown:
             self._fresh = True
-            self._kept.update(zip(unknown, await self._embedder.embed(list(unknown.values())), strict=True))
+            self._kept.update(
+                zip(unknown, await self._embedder.embed(list(unknown.values()), question=question), strict=True)
+            )
         rows = np.stack([self._kept[key] for key in keys]) if keys else np.zeros((0, self.dimensions), np.float32)
         return named(rows, self.name)
 

@@ -79,7 +79,7 @@ async def ask(
     database: Database, embedder: Embedder, imported: Imported, question: str
 ) -> tuple[list[RecalledItem], float]:
     """What recall gives, and the milliseconds that it took, embedding apart."""
-    vector = (await embedder.embed([question]))[0]
+    vector = (await embedder.embed([question], question=True))[0]
     query = RecallQuery(
         user_id=imported.user_id,
         text=question,

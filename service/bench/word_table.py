@@ -30,7 +30,7 @@ def _packed(words: list[str]) -> npt.NDArray[np.uint8]:
 
 def main() -> None:
     words = known_words()
-    vectors = MiniLmModel(EmbedderConfig(batch=64)).encode([(word, 8) for word in words])
+    vectors = MiniLmModel(EmbedderConfig(batch=64), asked=False).encode(words)
     vectors -= vectors.mean(axis=0)
     _, _, axes = np.linalg.svd(vectors, full_matrices=False)
     projected = vectors @ axes[:DIMENSIONS].T

@@ -48,7 +48,7 @@ class Recaller:
     async def _embed(self, text: str) -> Vector | None:
         began = time.perf_counter()
         try:
-            vector: Vector = (await self._embedder.embed([text]))[0]
+            vector: Vector = (await self._embedder.embed([text], question=True))[0]
         except EmbedderUnavailableError as error:
             log.warning("embeddings_away", embedder=self._embedder.name, reason=str(error))
             return None

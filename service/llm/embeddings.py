@@ -98,11 +98,11 @@ class BackendEmbedder:
         """Ask for one vector, which tells the width. Raises `WrongWidthError`, or the `BackendError` in the way."""
         await self._vectors(["width"], PATIENCE)
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """See the port. A single text is somebody's question: it goes ahead of bulk work, and is not waited for long."""
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        """See the port. A question goes ahead of bulk work, and is not waited for long."""
         if not texts:
             return np.zeros((0, self.dimensions), dtype=np.float32)
-        lane = self._questions if len(texts) == 1 else self._bulk
+        lane = self._questions if question else self._bulk
         found = [self._kept(text) or lane.ask(text) for text in (text or " " for text in texts)]
         rows = await asyncio.gather(
             *(item for item in found if isinstance(item, asyncio.Future)), return_exceptions=True

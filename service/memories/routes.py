@@ -107,7 +107,7 @@ async def search_memories(request: Request, body: SearchRequest, caller: Caller,
     """The same recall that puts memories into a prompt: by meaning, by words, by time and by who said it."""
     await context.limits.check(caller, address_of(request), "search")
     began = time.perf_counter()
-    vector = await meaning(context.embedder, body.query)
+    vector = await meaning(context.embedder, body.query, question=True)
 
     async def look(connection: Connection) -> list[Found]:
         routes, time_zone, names = await _scope(connection, context, caller.user_id, body.conversation_id)

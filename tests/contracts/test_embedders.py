@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory.embedders import QUERY_TOKENS, EmbedderConfig, MiniLmEmbedder
+from memory.embedders import ENDS, EmbedderConfig, MiniLmEmbedder
 from memory.ports import Embedder
 from memory.word_embedder import WordEmbedder
 from service.bench.kept_vectors import KeptVectors
@@ -55,9 +55,9 @@ async def test_what_means_the_same_lies_closer_than_what_does_not(embedder: Embe
 
 async def test_a_hundred_callers_at_once_share_a_few_runs() -> None:
     async with MiniLmEmbedder() as embedder:
-        await embedder.embed(["warm"], max_tokens=QUERY_TOKENS)
+        await embedder.embed(["warm"])
         before = embedder.runs
-        asked = [embedder.embed([f"Where did I put key number {n}?"], max_tokens=QUERY_TOKENS) for n in range(100)]
+        asked = [embedder.embed([f"Key number {n} is in the kitchen."]) for n in range(100)]
         vectors = await asyncio.gather(*asked)
         assert len({vector.tobytes() for vector in vectors}) == 100
         assert embedder.runs - before <= 3
@@ -76,9 +76,30 @@ async def test_a_question_waits_for_no_import() -> None:
         await embedder.embed(["warm"])
         bulk = asyncio.create_task(embedder.embed([f"line {n} " + "and so on " * 60 for n in range(60)]))
         await asyncio.sleep(0)
-        await embedder.embed(["Who am I?"])
+        await embedder.embed(["Who am I?"], question=True)
         assert not bulk.done()
         await bulk
+
+
+async def test_a_question_finds_what_was_stored_and_depends_on_nobody_beside_it() -> None:
+    told = ["My dog is called Biscuit.", "Taxes are due in May.", "I moved to Lisbon last year.", "Anna plays chess."]
+    asked = ["What is the name of my dog?", "When do I pay taxes?", "Where do I live?", "Who likes board games?"]
+    async with MiniLmEmbedder() as embedder, MiniLmEmbedder() as other:
+        stored = await embedder.embed(told)
+        together = await embedder.embed(asked, question=True)
+        assert (together @ stored.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
+        alone = [(await other.embed([text], question=True))[0] for text in reversed(asked)]
+        np.testing.assert_array_equal(together, np.stack(alone[::-1]))
+        assert ((await embedder.embed(asked)) * together).sum(axis=1).min() > 0.98
+
+
+async def test_a_long_question_is_looked_at_from_both_ends() -> None:
+    async with MiniLmEmbedder() as embedder:
+        filler = "and then we went on talking about nothing much at all " * 400
+        assert len(filler) > 20 * ENDS
+        dog, tax = await embedder.embed(["My dog is called Biscuit.", "Taxes are due in May."])
+        (question,) = await embedder.embed([f"{filler} Now what is my dog called, Biscuit or Scone?"], question=True)
+        assert question @ dog > question @ tax + 0.1
 
 
 async def test_one_caller_who_leaves_does_not_fail_the_others() -> None:
@@ -94,7 +115,7 @@ async def test_a_failing_run_fails_its_callers_and_not_the_next_ones(monkeypatch
     async with MiniLmEmbedder(EmbedderConfig(cache=0)) as embedder:
         await embedder.embed(["fine"])
         with monkeypatch.context() as broken:
-            broken.setattr(embedder._questions, "_model", lambda: None)
+            broken.setattr(embedder._bulk, "_model", lambda: None)
             with pytest.raises(AttributeError):
                 await embedder.embed(["not fine"])
         assert (await embedder.embed(["fine again"])).shape == (1, 384)

@@ -32,7 +32,7 @@ class HashEmbedder:
     def __init__(self) -> None:
         self.texts = 0
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
         self.texts += len(texts)
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in enumerate(texts):

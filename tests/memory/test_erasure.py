@@ -139,7 +139,7 @@ async def test_a_late_learner_brings_nothing_back(database: Database, superuser_
     class SlowEmbedder:
         name, dimensions = "slow", 384
 
-        async def embed(self, texts: Any) -> Any:
+        async def embed(self, texts: Any, *, question: bool = False) -> Any:
             if not index_first:
                 reached.set()
                 await go_on.wait()

@@ -32,7 +32,7 @@ class OldEmbedder:
     name = OLD
     dimensions = 384
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
         rows = [np.random.default_rng(sum(text.encode()) + len(text)).normal(size=384) for text in texts]
         return named(np.array([row / np.linalg.norm(row) for row in rows], np.float32), self.name)
 
@@ -46,7 +46,7 @@ class Dying(WordEmbedder):
     def __init__(self, batches: int) -> None:
         self.left = batches
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
         self.left -= 1
         if self.left < 0:
             raise RuntimeError("killed")

@@ -148,7 +148,7 @@ async def test_without_time_for_vectors_messages_are_found_by_their_words(databa
 
 
 class Dies(HashEmbedder):
-    async def embed(self, texts: Sequence[str]) -> Vectors:
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
         if self.texts > 100:
             raise RuntimeError("the process died")
         return await super().embed(texts)

@@ -55,8 +55,8 @@ async def test_vectors_are_unit_rows_in_the_order_of_the_texts(embedder_for: Mak
 
 async def test_a_hundred_recalls_at_once_cost_a_few_calls(embedder_for: Make, misbehaving: Misbehaving) -> None:
     embedder = embedder_for()
-    await asyncio.gather(*(embedder.embed([f"question {number}"]) for number in range(100)))
-    await asyncio.gather(*(embedder.embed([f"other {number % 50}"]) for number in range(100)))
+    await asyncio.gather(*(embedder.embed([f"question {number}"], question=True) for number in range(100)))
+    await asyncio.gather(*(embedder.embed([f"other {number % 50}"], question=True) for number in range(100)))
     calls = [request["embeddings"] for request in misbehaving.state()["requests"]]
     assert [len(call["input"]) for call in calls] == [64, 36, 50]
 
@@ -89,7 +89,7 @@ async def test_a_question_overtakes_bulk_work(embedder_for: Make, misbehaving: M
     embedder = embedder_for()
     bulk = asyncio.create_task(embedder.embed([f"line {number}" for number in range(640)]))
     await asyncio.sleep(0.005)
-    await embedder.embed(["Who am I?"])
+    await embedder.embed(["Who am I?"], question=True)
     assert not bulk.done()
     await bulk
     sizes = [len(request["embeddings"]["input"]) for request in misbehaving.state()["requests"]]
@@ -103,7 +103,7 @@ async def test_a_server_that_fails_is_left_alone_and_asked_again(embedder_for: M
     misbehaving.override("500")
     for number in range(5):
         with pytest.raises(EmbedderUnavailableError):
-            await embedder.embed([f"question {number}"])
+            await embedder.embed([f"question {number}"], question=True)
     assert misbehaving.state()["counts"]["embeddings 500"] == 3
     assert embedder.is_resting
     misbehaving.override("")
