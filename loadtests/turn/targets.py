@@ -76,6 +76,8 @@ class Stand:
     mock: Process | None = None
     service: dict[str, str] = field(default_factory=dict)
     """The environment of Rapport's own processes."""
+    patience: float = 15.0
+    """Seconds for which a run waits at most for a quiet machine."""
 
     def run(
         self, name: str, command: list[str], core: int | None, environment: Mapping[str, str] | None = None

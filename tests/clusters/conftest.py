@@ -1,16 +1,15 @@
 """Servers of these tests' own: each topology is started once for the tests of a module, PostgreSQL once for all."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from service import migrate
 from service.dev.postgres import EmbeddedPostgres
 from tests.clusters.postgreses import PgBouncer, Standby, needed
 from tests.clusters.valkeys import ValkeyCluster, ValkeySentinels, opened
+from tests.fixtures import ready_made
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +39,9 @@ def sentinels(home: Path) -> Iterator[ValkeySentinels]:
 @pytest.fixture(scope="session")
 def primary(home: Path) -> Iterator[EmbeddedPostgres]:
     """A migrated PostgreSQL with every durability on: a replica's promises rest on it."""
-    server = EmbeddedPostgres(home / "postgres", settings={"shared_buffers": "64MB"}).start()
-    with ThreadPoolExecutor(1) as apart:
-        apart.submit(migrate.upgrade, server.dsn).result()
+    server = EmbeddedPostgres(home / "postgres", settings={"shared_buffers": "64MB"})
+    ready_made.fill(server)
+    server.start()
     yield server
     server.stop(immediately=True)
 

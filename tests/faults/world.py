@@ -24,7 +24,6 @@ import asyncpg
 import psutil
 import redis.asyncio
 
-from service import migrate
 from service.auth.config import AuthConfig
 from service.auth.local_keys import AGE, SESSION, ensure_key, mint
 from service.dev.errors import EmbeddedError
@@ -32,6 +31,7 @@ from service.dev.postgres import EmbeddedPostgres
 from service.dev.valkey import EmbeddedValkey
 from tests.faults.gaps import Absences
 from tests.faults.proxy import Hop
+from tests.fixtures import ready_made
 
 CHECKOUT = Path(__file__).parents[2]
 LEASE_SECONDS = 1.5
@@ -376,9 +376,9 @@ class World:
         if self.clock is not None:
             self.set_clock(0)
             self.skewed = await self._forking(**skewing(self.clock))
+        await asyncio.to_thread(ready_made.fill, self.postgres)
         self.postgres.start()
         self.valkey.start()
-        await asyncio.to_thread(migrate.upgrade, self.postgres.dsn)
         for parent in filter(None, (self.forks, self.skewed)):
             assert parent.stdout is not None
             assert "ready" in json.loads(await parent.stdout.readline())

@@ -17,8 +17,8 @@ def test_a_turn_costs_no_multiple_of_its_parts() -> None:
         build()
     except NoCompilerError as error:
         pytest.skip(str(error))
-    small = ["--peers", "", "--streams", "1", "--repeats", "1", "--turns", "25"]
-    small += ["--memories", "150", "--users", "2", "--conversations", "45"]
+    small = ["--peers", "", "--streams", "1", "--repeats", "1", "--turns", "25", "--patience", "0"]
+    small += ["--memories", "150", "--users", "2", "--conversations", "15"]
     result = subprocess.run(
         [sys.executable, "-m", "loadtests.turn", *small],
         cwd=CHECKOUT,

@@ -1,7 +1,8 @@
-"""Workers that are there to be killed: `python -m tests.service.worker.doomed DSN BROKER_URL COUNT CONFIG_JSON`.
+"""Workers that are there to be killed: `python -m tests.service.worker.doomed`.
 
-A parent that has imported everything forks them, since a fresh interpreter takes seconds and a fork milliseconds. It
-prints each child's pid, replaces whoever dies, and goes when its standard input closes.
+A parent that has imported everything forks them, since a fresh interpreter takes seconds and a fork milliseconds. It is
+told of workers by a line of JSON, prints each one's pid, replaces whoever dies until the next line, says "none" when all
+have ended then, and goes when its standard input closes.
 """
 
 import asyncio
@@ -79,22 +80,31 @@ def fork(dsn: str, broker_url: str, config: LearnConfig) -> int:
         os._exit(status)
 
 
-def main(dsn: str, broker_url: str, count: str, config_json: str) -> None:
+def main() -> None:
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    config = LearnConfig(**json.loads(config_json), summary=SummaryConfig(every=1_000_000))
-    children = {fork(dsn, broker_url, config) for _ in range(int(count))}
+    while line := sys.stdin.readline():
+        keep(json.loads(line))
+
+
+def keep(order: dict[str, Any]) -> None:
+    """Keep so many workers alive until the next line comes, and end them then."""
+    config = LearnConfig(**order["config"], summary=SummaryConfig(every=1_000_000))
+    children = {fork(order["dsn"], order["broker_url"], config) for _ in range(order["workers"])}
     while not select.select([sys.stdin], [], [], 0.02)[0]:
         pid, _ = os.waitpid(-1, os.WNOHANG)
         if pid:
             children.remove(pid)
-            children.add(fork(dsn, broker_url, config))
+            children.add(fork(order["dsn"], order["broker_url"], config))
     for pid in children:
         os.kill(pid, signal.SIGCONT)
         os.kill(pid, signal.SIGTERM)
     for pid in children:
         os.waitpid(pid, 0)
+    sys.stdin.readline()
+    sys.stdout.write("none\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,11 +1,11 @@
 """`rapport memory reembed` as an operator uses it: killed in the middle, begun again, switched, and taken back."""
 
 import asyncio
+import itertools
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,10 +20,12 @@ from memory.transcript import Owner
 from memory.word_embedder import WordEmbedder
 from service.following import FollowingEmbedder
 from service.imports.service import ImportOptions, import_conversation
+from tests.fixtures import forks
+from tests.fixtures.forks import Forked
 from tests.memory.learning_kit import SAID, HashEmbedder
 from tests.service.imports.test_service import lines, talk
 
-ROOT = Path(__file__).parents[3]
+RUNS = itertools.count()
 OLD = MiniLmEmbedder.name
 MESSAGES = 1_200
 
@@ -53,16 +55,26 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def command(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "service", "memory", "reembed", *arguments]
-    return subprocess.Popen(
-        argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@dataclass
+class Command:
+    """`rapport memory reembed …` as a process, and what it prints."""
+
+    process: Forked
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
 
 
-async def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = await asyncio.to_thread(process.communicate, timeout=180)
-    return process.returncode, output
+def command(environment: dict[str, str], *arguments: str) -> Command:
+    log = Path(environment["RAPPORT_HOME"]) / f"{next(RUNS)}.log"
+    return Command(forks.parent().start(("memory", "reembed", *arguments), environment, log), log)
+
+
+async def finished(running: Command) -> tuple[int, str]:
+    status = await asyncio.to_thread(running.process.wait, 180)
+    return status, running.output
 
 
 async def count(database: Database, column: str) -> int:
@@ -84,12 +96,12 @@ async def test_killed_begun_again_switched_and_taken_back(database: Database, en
         async with database.as_user(owner.user_id) as connection:
             return any("lake 77 " in item.text for item in await recall(connection, query))
 
-    process = command(environment, "--to", "built-in-words")
+    running = command(environment, "--to", "built-in-words")
     while not (made := await count(database, "embedding_b")):
-        assert process.poll() is None, process.communicate()
+        assert running.process.poll() is None, running.output
         assert await finds()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(running.process.pid, signal.SIGKILL)
+    await asyncio.to_thread(running.process.wait)
     made = await count(database, "embedding_b")
     assert 0 < made < MESSAGES
     assert await finds()
