@@ -76,16 +76,21 @@ class WordTable:
         where = np.empty(len(self.words), np.int32)
         where[known] = np.arange(len(known), dtype=np.int32)
         alike = self._cosines(asked, known)
-        closest = np.maximum.reduceat(alike[:, where[words]], starts, axis=1)
-        scores[filled] = (weights @ np.maximum(closest - LEAST, 0)) / weights.sum()
+        closest = np.maximum.reduceat(alike.take(where.take(words), axis=0), starts, axis=0)
+        scores[filled] = (np.maximum(closest - LEAST, 0) @ weights) / weights.sum()
         return scores
 
     def _cosines(self, some: Numbers, others: npt.NDArray[np.intp]) -> Floats:
-        """Products in portions that BLAS does in this thread: handing them to its pool costs more on a busy machine."""
-        left, right = self.vectors(some), self._vectors[others].astype(np.float32).T
-        width = max(1, ONE_THREAD // left.size)
-        portions = [left @ right[:, start : start + width] for start in range(0, len(others), width)]
-        cosines: Floats = np.concatenate(portions, axis=1) * self._scales[others]
+        """A row for each of the others.
+
+        Products in portions that BLAS does in this thread: handing them to its pool costs more on a busy machine.
+        """
+        right, left = self.vectors(some).T, self._vectors.take(others, axis=0).astype(np.float32)
+        height = max(1, ONE_THREAD // right.size)
+        cosines = np.empty((len(others), len(some)), np.float32)
+        for start in range(0, len(others), height):
+            np.matmul(left[start : start + height], right, out=cosines[start : start + height])
+        cosines *= self._scales.take(others)[:, None]
         return cosines
 
 

@@ -1,7 +1,7 @@
 """Memories for a closer look, gathered from what the store sent: columns to rank by, texts that open when asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
@@ -11,9 +11,7 @@ from memory import associations
 from memory.associations import Floats
 from memory.ranking import Candidates
 from memory.scores import Chosen, conversation_keys, integers
-from memory.vault import PREFIX, KeyRing, misplaced, plain_size
-
-SEALED = PREFIX[0]
+from memory.vault import KeyRing, misplaced, plain_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,17 @@ class Found:
     """Ids, 16 bytes each."""
     texts: Sequence[str]
     ring: KeyRing
+    _opened: dict[int, str] = field(default_factory=dict)
 
     def text(self, place: int) -> str:
         """Nothing, when it was sealed for another memory than this one."""
-        text = self.ring.decode(self.texts[place])
-        return "" if misplaced("facts" if self.columns.facts[place] else "episodes", self.id(place), text) else text
+        known = self._opened.get(place)
+        if known is None:
+            known = self.ring.decode(self.texts[place])
+            if misplaced("facts" if self.columns.facts[place] else "episodes", self.id(place), known):
+                known = ""
+            self._opened[place] = known
+        return known
 
     def id(self, place: int) -> UUID:
         return _id(self.ids, place)
@@ -67,7 +71,7 @@ def gather(details: asyncpg.Record, messages: Chosen, facts: Chosen, ring: KeyRi
         roles=[*(details["roles"] or ()), *(details["fact_roles"] or ())],
         speakers=[*(details["speakers"] or ()), *([None] * len(fact_place))],
         said_at=integers((details["said_at"] or b"") + (details["fact_said_at"] or b"")),
-        lengths=np.array([plain_size(text) if text[:1] == SEALED else len(text) for text in texts], np.int64),
+        lengths=plain_sizes(texts),
         traits=np.concatenate([integers(details["traits"], 2), np.zeros(len(fact_place), np.int64)]),
         known_words=[
             *map(ring.decode_bytes, details["known_words"] or ()),

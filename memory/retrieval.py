@@ -19,7 +19,7 @@ from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, 
 from memory.models import model_of
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.statements import DETAILS, FEW, POOL, READ_ALL, READ_MANY, SCALE, SMALL_POOL
+from memory.statements import DETAILS, FEW, NARROW, POOL, READ_ALL, READ_MANY, READ_MANY_WIDE, SCALE, SMALL_POOL
 from memory.vault import index_key, ring_of
 
 __all__ = [
@@ -109,12 +109,13 @@ _with_many: set[UUID] = set()
 async def _scores(connection: Connection, query: RecallQuery, terms: list[int]) -> asyncpg.Record:
     arguments = (query.user_id, list(query.routes), *question_vector(query.vector), terms)
     expected = query.user_id in _with_many
-    row = await connection.fetchrow(READ_MANY if expected else READ_ALL, *arguments)
+    read_many = READ_MANY if query.vector is None or len(query.vector) <= NARROW else READ_MANY_WIDE
+    row = await connection.fetchrow(read_many if expected else READ_ALL, *arguments)
     if row is not None and row["many"] != expected:
         if len(_with_many) >= REMEMBERED:
             _with_many.clear()
         (_with_many.discard if expected else _with_many.add)(query.user_id)
-        row = await connection.fetchrow(READ_ALL if expected else READ_MANY, *arguments)
+        row = await connection.fetchrow(READ_ALL if expected else read_many, *arguments)
     assert row is not None  # noqa: S101  aggregates always give a row
     return row
 

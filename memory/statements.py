@@ -19,18 +19,24 @@ RARE = 6_000
 CELLS = 16
 """Cells looked into, of about twice the root of the number of messages."""
 
+NARROW = 1024
+"""Numbers of a vector up to which the index of cells holds it: a search then reads the index alone."""
+
 SCALE = 32768
 """The question's vector is sent in whole numbers of this size: five digits each, which is what half precision holds."""
 
 # $1 user, $2 routes, $3 the question's vector or null, $4 its model (null: the current one), $5 the term ids
 ASKED = f"""
-WITH asked AS MATERIALIZED (
+WITH counted AS MATERIALIZED (
+    -- one search with all terms; joined with them, the planner would read every term of the user
+    SELECT term, episodes FROM term_counts WHERE user_id = $1 AND term = ANY ($5::int[] || 0)
+), asked AS MATERIALIZED (
     SELECT asked.term, asked.place, coalesce(known.episodes, 0) AS episodes,
         ln(1 + greatest(total.episodes - coalesce(known.episodes, 0) + 0.5, 0.5)
             / (coalesce(known.episodes, 0) + 0.5))::real AS idf
     FROM unnest($5::int[]) WITH ORDINALITY AS asked(term, place)
-    CROSS JOIN (SELECT coalesce(sum(episodes), 0) AS episodes FROM term_counts WHERE user_id = $1 AND term = 0) AS total
-    LEFT JOIN term_counts AS known ON known.user_id = $1 AND known.term = asked.term
+    CROSS JOIN (SELECT coalesce(sum(episodes), 0) AS episodes FROM counted WHERE term = 0) AS total
+    LEFT JOIN counted AS known ON known.term = asked.term
 ), model AS MATERIALIZED (
     SELECT slot FROM embedding_models WHERE CASE WHEN $4::text IS NULL THEN state = 'current' ELSE name = $4 END
 ), question AS MATERIALIZED (
@@ -72,14 +78,15 @@ READ_ALL = f"""{ASKED}, scored AS (
 """Scores of all messages and facts of a user; of one with many memories, only that it is one."""
 
 
-def _near(slot: int, cell: str, embedding: str) -> str:
+def _near(slot: int, cell: str, embedding: str, width: str) -> str:
     return f"""(
         SELECT e.conversation_id, e.seq FROM (
             SELECT cell FROM memory_cells WHERE user_id = $1 AND slot = {slot} AND (SELECT slot FROM question) = {slot}
             ORDER BY middle <#> (SELECT dense FROM question) LIMIT {CELLS}
         ) AS c CROSS JOIN LATERAL (
             SELECT e.conversation_id, e.seq, e.{embedding} <#> (SELECT dense FROM question) AS distance FROM episodes AS e
-            WHERE e.user_id = $1 AND e.{cell} = c.cell AND e.many AND e.route = ANY ($2::text[])
+            WHERE e.user_id = $1 AND e.{cell} = c.cell AND e.many AND vector_dims(e.{embedding}) {width}
+                AND e.route = ANY ($2::text[])
             ORDER BY distance LIMIT {HITS}
         ) AS e ORDER BY e.distance LIMIT {HITS}
     )"""
@@ -87,9 +94,10 @@ def _near(slot: int, cell: str, embedding: str) -> str:
 
 # LATERAL with a LIMIT throughout: each search stays a search of an index, whatever the planner thinks of the statistics
 # (with a plain join it read all of the partition for a user of 8,000 messages)
-READ_MANY = f"""{ASKED}, near_it AS (
+def read_many(width: str) -> str:
+    return f"""{ASKED}, near_it AS (
     -- the most alike of the messages in the cells whose middles are the most alike, …
-    {_near(1, "cell", "embedding")} UNION ALL {_near(2, "cell_b", "embedding_b")}
+    {_near(1, "cell", "embedding", width)} UNION ALL {_near(2, "cell_b", "embedding_b", width)}
 ), telling AS MATERIALIZED (
     -- … and the best of those with the question's rarest terms, as many terms as {RARE} messages have
     SELECT term, idf FROM (
@@ -123,7 +131,12 @@ READ_MANY = f"""{ASKED}, near_it AS (
     ) AS e
     WHERE e.route = ANY ($2::text[])
 ){PACKED}"""
-"""The same of a user with many memories: scores of what the cells and the postings lead to, and of what is around it."""
+
+
+READ_MANY, READ_MANY_WIDE = read_many(f"<= {NARROW}"), read_many(f"> {NARROW}")
+"""The same of a user with many memories: scores of what the cells and the postings lead to, and of what is around it.
+
+Which of the two depends on how wide the question's vector is, and so the messages' of the same model."""
 
 # $1 user, $2 messages and $3 facts as text, so that their ids need not become objects first
 DETAILS = """

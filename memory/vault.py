@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -78,10 +80,11 @@ def misplaced(place: str, row: UUID, text: str) -> bool:
 class UserKey:
     """Seals and opens one user's text."""
 
-    __slots__ = ("_aead", "index", "user_id")
+    __slots__ = ("_aead", "_owner", "index", "user_id")
 
     def __init__(self, user_id: UUID, secret: bytes, *, keyed: bool = True) -> None:
         self.user_id = user_id
+        self._owner = user_id.bytes  # made anew at each asking, which is for every text that opens
         self._aead = AESGCM(_derived(secret, b"text"))
         self.index = _derived(secret, b"index") if keyed else user_id.bytes
         """Keys the search terms and digests of this user. Not `keyed`: by the id alone, as releases before 0.2 did."""
@@ -92,11 +95,11 @@ class UserKey:
     def _seal(self, place: str, row: UUID, data: bytes) -> bytes:
         header = bytes([PLACES.index(place)]) + row.bytes
         nonce = os.urandom(NONCE)
-        return header + nonce + self._aead.encrypt(nonce, data, self.user_id.bytes + header)
+        return header + nonce + self._aead.encrypt(nonce, data, self._owner + header)
 
     def _open(self, raw: bytes) -> bytes:
         header, nonce, words = raw[:HEADER], raw[HEADER : HEADER + NONCE], raw[HEADER + NONCE :]
-        return self._aead.decrypt(nonce, words, self.user_id.bytes + header)
+        return self._aead.decrypt(nonce, words, self._owner + header)
 
     def seal_bytes(self, place: str, row: UUID, data: bytes) -> bytes:
         return PREFIX_OF_BYTES + self._seal(place, row, data)
@@ -279,11 +282,11 @@ def ring_of(connection: object) -> KeyRing:
     return KeyRing(None) if ring is None else ring
 
 
-def plain_size(text: str) -> int:
-    """How many bytes of words a text has, without opening it."""
-    if not text.startswith(PREFIX):
-        return len(text)
-    return max((len(text) - len(PREFIX)) * 3 // 4 - HEADER - NONCE - TAG, 0)
+def plain_sizes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """How many bytes of words each text has, without opening it."""
+    sizes = np.array([len(text) for text in texts], np.int64)
+    closed = np.array([text[:1] == PREFIX[0] for text in texts], bool)
+    return np.where(closed, np.maximum((sizes - len(PREFIX)) * 3 // 4 - HEADER - NONCE - TAG, 0), sizes)
 
 
 def encode(text: str) -> str:

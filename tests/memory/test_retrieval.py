@@ -11,6 +11,7 @@ import pytest
 from memory.many import index_many
 from memory.postgres import Database, PoolConfig
 from memory.retrieval import EpisodeRow, RecalledItem, RecallQuery, Vector, index_messages, recall
+from memory.statements import NARROW
 
 START = datetime(2023, 5, 8, 9, 0, tzinfo=UTC)
 PLAIN = [
@@ -210,7 +211,9 @@ async def test_hostile_messages_are_stored_and_found(database: Database) -> None
     assert await ask(database, asking(user, "word17 " * 2_000)) is not None
 
 
-async def test_a_user_with_many_memories_recalls_the_same_through_the_indexes(database: Database) -> None:
+@pytest.mark.parametrize("width", [384, NARROW + 1])
+async def test_a_user_with_many_memories_recalls_the_same_through_the_indexes(database: Database, width: int) -> None:
+    """Through the index that holds the vectors, and for a model whose vectors it can't hold."""
     user, conversation = uuid4(), uuid4()
     generator = np.random.default_rng(7)
     lines = [
@@ -218,7 +221,7 @@ async def test_a_user_with_many_memories_recalls_the_same_through_the_indexes(da
         for number, topic in enumerate(["harbours", "kites", "lanterns", "tortoises", "violins"] * 30)
     ]
     lines[70] = ("Caroline", "The lighthouse keeper lent me his telescope.")
-    vectors = {number: _unit(generator.normal(size=384)) for number in range(1, 151)}
+    vectors = {number: _unit(generator.normal(size=width)) for number in range(1, 151)}
     async with database.as_user(user) as connection:
         await connection.execute(
             "INSERT INTO users (user_id, issuer, subject) VALUES ($1, 'test', $2)", user, str(user)
