@@ -182,6 +182,14 @@ class Database:
             except TimeoutError:
                 pool.terminate()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more than half of the connections there may be are free: only then work is begun that may be for nothing."""
+        if self._pool is None:
+            return True
+        used = self._pool.get_size() - self._pool.get_idle_size()
+        return used * 2 < self._pool.get_max_size()
+
     def as_user(self, user_id: UUID) -> AbstractAsyncContextManager[Connection]:
         """One transaction that can see and write this user's rows only."""
         return self._transaction(

@@ -6,9 +6,10 @@ when a wake-up is lost.
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 from uuid import UUID
 
@@ -23,13 +24,14 @@ from service.llm.reasoner import BackendReasoner
 from service.settings import Settings
 from service.sweeper import Sweeper
 from service.worker.broker import BrokerConfig, open_broker
-from service.worker.tasks import learn_message
+from service.worker.tasks import MOST_TOGETHER, Spoken, learn_message
 
 log = structlog.get_logger(__name__)
 
 LOST = Counter("rapport_wakeups_lost_total", "Wake-ups that the queue did not take; a sweep sends them again")
 MOST_PENDING = 1000
 """Wake-ups that wait for a slow queue. What is beyond is left to the sweep."""
+GATHER_SECONDS = 0.1
 
 Learner = Callable[[UUID, UUID], Awaitable[Learnt]]
 
@@ -54,40 +56,57 @@ class DramatiqJobs:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="wake-ups")
-        self._pending = 0
+        self._pending: dict[Spoken, None] = {}
+        self._sending = False
+        self._closing = threading.Event()
         self._away = False
         self._lock = threading.Lock()
 
     async def wake_learner(self, user_id: UUID, conversation_id: UUID) -> None:
         with self._lock:
-            if self._pending >= MOST_PENDING:
+            if len(self._pending) >= MOST_PENDING:
                 LOST.inc()
                 return
-            self._pending += 1
+            self._pending[user_id, conversation_id] = None
+            if self._sending:
+                return
+            self._sending = True
         try:
-            self._sender.submit(self._send, user_id, conversation_id)
+            self._sender.submit(self._send_all)
         except RuntimeError:  # closed: the sweep of another process has it
             LOST.inc()
 
-    def _send(self, user_id: UUID, conversation_id: UUID) -> None:
+    def _send_all(self) -> None:
+        """The first wake-up goes at once, those that follow it go together: each costs a millisecond, however many it names."""
+        while True:
+            with self._lock:
+                wanted = list(islice(self._pending, MOST_TOGETHER))
+                if not wanted:
+                    self._sending = False
+                    return
+                for spoken in wanted:
+                    del self._pending[spoken]
+            self._send(wanted)
+            if self._closing.wait(GATHER_SECONDS) and self._away:
+                return
+
+    def _send(self, wanted: Sequence[Spoken]) -> None:
         try:
-            self._broker.enqueue(learn_message(user_id, conversation_id))
+            self._broker.enqueue(learn_message(wanted))
             self._away = False
         except Exception as error:  # noqa: BLE001  whatever the queue's trouble is, the sweep comes after it
-            LOST.inc()
+            LOST.inc(len(wanted))
             if not self._away:
                 log.warning("queue_away", error=type(error).__name__)
             self._away = True
-        finally:
-            with self._lock:
-                self._pending -= 1
 
     async def check(self) -> tuple[bool, str]:
         return not self._away, "learning waits in PostgreSQL until the queue is back" if self._away else ""
 
     async def aclose(self) -> None:
-        """Give what is pending a moment, no more: it is swept up if it stays."""
-        await asyncio.to_thread(self._sender.shutdown, cancel_futures=True)
+        """Send what is pending, if the queue takes it: it is swept up if not."""
+        self._closing.set()
+        await asyncio.to_thread(self._sender.shutdown)
         self._broker.close()
 
 

@@ -35,7 +35,7 @@ from service.chat.live import LiveReply
 from service.chat.logbook import patiently
 from service.chat.metrics import RUNNING, TAKEOVERS, TURNS_REFUSED
 from service.chat.prompt import Material
-from service.chat.recall import Recaller, Vector
+from service.chat.recall import Looked, Recaller, Vector
 from service.chat.writer import ReplyWriter, Tools
 from service.compliance.duty import Duty
 from service.errors import UnavailableError
@@ -43,7 +43,7 @@ from service.jobs import Jobs
 from service.limits import RateLimitedError
 from sessions.replies import FIRST, Event, EventId, Log
 from sessions.state import Buffer, Line, Session
-from sessions.store import LiveState
+from sessions.store import Live, LiveState
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +117,7 @@ class ChatEngine:
         self._running: dict[UUID, LiveReply] = {}
         self._writers: dict[UUID, ReplyWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: set[asyncio.Task[Looked]] = set()
         self._reader = ReplyReader(database, tools.replies, self._running, self._claim_one)
         self.draining = False
 
@@ -144,18 +145,10 @@ class ChatEngine:
             prefix=message.prefix,
             leased=self._writes_here,
         )
-        vector = self._recaller.embed(message.content)
-        found = asyncio.create_task(self._live.load(message.user_id, message.conversation_id))
-        try:
-            accepted, notices = await self._accept(new)
-        except BaseException:
-            vector.cancel()
-            found.cancel()
-            raise
+        beside = self._look(message) if self._writes_here else None
+        accepted, notices = await self._accept(new)
         key = Log(message.user_id, message.conversation_id, accepted.turn_id)
         if accepted.duplicate:
-            vector.cancel()
-            found.cancel()
             return await self.follow(message.user_id, message.conversation_id, accepted.turn_id, None, duplicate=True)
         first = ev.event(
             FIRST,
@@ -169,15 +162,25 @@ class ChatEngine:
                 resumable=self._resumable(message.conversation_id),
             ),
         )
-        if self._writes_here:
+        if beside is not None:
             turn = _claimed(new, accepted)
             line = Line(accepted.seq, "user", message.content, message.speaker)
-            gathering = self._gather(turn, line, accepted.parent_id, found, vector, notices)
+            gathering = self._gather(turn, line, accepted.parent_id, *beside, notices)
             self._start(turn, LiveReply(key, [first]), gathering)
             return self._reader.events(key, None)
-        vector.cancel()
-        found.cancel()
         return _after(first, self._reader.events(key, FIRST))
+
+    def _look(self, message: Send) -> tuple[asyncio.Task[Looked], asyncio.Task[Vector | None]]:
+        """Begin what a reply needs beside the accept. When that refuses, it ends by itself: a statement that is cancelled
+        costs a connection."""
+        vector = self._recaller.embed(message.content)
+        found = self._live.load(message.user_id, message.conversation_id)
+        looking = asyncio.create_task(
+            self._recaller.look(found, vector, message.content, message.speaker), name="look-beside"
+        )
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+        return looking, vector
 
     async def send_or_join(self, message: Send, *, repeated: bool) -> AsyncIterator[Sequence[Event]]:
         """Like `send`, for clients without message ids: who asks again for a message's reply is given the one that is
@@ -287,26 +290,18 @@ class ChatEngine:
         turn: ClaimedTurn,
         line: Line,
         parent_id: UUID | None,
-        found: Awaitable[Any],
+        found: Awaitable[Looked],
         vector: Awaitable[Vector | None],
         told: Told | None = None,
     ) -> Material:
         """Bring together what the prompt is made of: the live state (rebuilt if it is stale) and the recalled memories."""
-        live = await found
-        buffer = live.buffer
+        looked = await found
+        buffer = looked.live.buffer
         if buffer is None or buffer.head_id != parent_id:
             buffer = await self._rebuild(turn, parent_id)
-        known = (turn.conversation_id, buffer.lines[0].seq if buffer.lines else line.seq)
-        recalled = await self._recaller.recall(
-            turn.user_id,
-            line.content,
-            await vector,
-            route=turn.route,
-            time_zone=buffer.time_zone,
-            names=tuple({name for name in (buffer.companion_name, line.speaker) if name}),
-            known=known,
-            companion=buffer.companion_name,
-        )
+        recalled = looked.recalled_for(turn.route, buffer)
+        if recalled is None:
+            recalled = await self._recaller.recall(buffer, turn.route, line.content, line.speaker, await vector)
         extra = {"degraded": recalled.degraded, "words_only": recalled.words_only}
         instructions = turn.request.get("instructions", "")
         return Material(
@@ -410,7 +405,7 @@ class ChatEngine:
             # its writer begins and fails at once: so readers hear of it, and keep what they have
             self._start(turn, LiveReply(key, events), _refusing(refused))
             return
-        found = self._live.load(turn.user_id, turn.conversation_id)
+        found = _unlooked(self._live.load(turn.user_id, turn.conversation_id))
         self._start(
             turn,
             LiveReply(key, events),
@@ -473,6 +468,10 @@ def _session(conversation: Conversation) -> Session:
     return Session(
         conversation.user_id, conversation.id, conversation.route, conversation.lock_reason, conversation.lock_epoch, ()
     )
+
+
+async def _unlooked(found: Awaitable[Live]) -> Looked:
+    return Looked(await found)
 
 
 async def _refusing(problem: UnavailableError) -> Material:

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from memory.postgres import Connection, Database
 from memory.retrieval import RecalledItem, RecallQuery, recall
 from memory.summaries import Profile, read_profile
 from service.chat.metrics import RECALL_SECONDS, RECALLED
+from sessions.state import Buffer
+from sessions.store import Live
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,20 @@ class Recalled:
     """No model made a vector of the message: what is remembered was looked for by its words."""
     profile: str = ""
     """What is known of the user in a few lines, rebuilt from facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a conversation was like before its message was accepted, and what was recalled for it as it was."""
+
+    live: Live
+    recalled: Recalled | None = None
+
+    def recalled_for(self, route: str, buffer: Buffer) -> Recalled | None:
+        """What was recalled, if the conversation was accepted as it had been found."""
+        session = self.live.session
+        same = session is not None and session.route == route and buffer is self.live.buffer
+        return self.recalled if same and self.recalled is not None and not self.recalled.degraded else None
 
 
 class Recaller:
@@ -58,38 +74,41 @@ class Recaller:
         RECALL_SECONDS.labels("embedding").observe(time.perf_counter() - began)
         return vector
 
+    async def look(
+        self, found: Awaitable[Live], vector: Awaitable[Vector | None], text: str, speaker: str | None
+    ) -> Looked:
+        """Recall beside the accept, which mostly waits for a disk: for the conversation as its live copy has it, and only
+        as long as the database has room. Whoever uses it checks that it was accepted so (`Looked.recalled_for`)."""
+        live = await found
+        if live.session is None or live.buffer is None or not self._database.has_room:
+            return Looked(live)
+        return Looked(live, await self.recall(live.buffer, live.session.route, text, speaker, await vector))
+
     async def recall(
-        self,
-        user_id: UUID,
-        text: str,
-        vector: Vector | None,
-        *,
-        route: str,
-        time_zone: str,
-        names: tuple[str, ...],
-        known: tuple[UUID, int] | None,
-        companion: str = "",
+        self, buffer: Buffer, route: str, text: str, speaker: str | None, vector: Vector | None
     ) -> Recalled:
-        """Recall for a message. `known` is (conversation, first seq) of the messages that stand in the prompt anyway."""
+        """Recall for a message that is said behind `buffer`, which stands in the prompt anyway."""
         began = time.perf_counter()
+        first = buffer.lines[0].seq if buffer.lines else 0
         query = RecallQuery(
-            user_id=user_id,
+            user_id=buffer.owner,
             text=text,
             vector=vector,
             routes=("general",) if route == "general" else ("general", route),
             token_budget=self._token_budget,
             limit=self._limit,
             now=datetime.now(UTC),
-            time_zone=time_zone,
-            exclude_conversation_after=known,
-            names=names,
+            time_zone=buffer.time_zone,
+            exclude_conversation_after=(buffer.conversation_id, first),
+            names=tuple({name for name in (buffer.companion_name, speaker) if name}),
         )
 
-        async def look(connection: Connection) -> tuple[tuple[RecalledItem, ...], Profile]:
-            return tuple(await recall(connection, query)), await read_profile(connection, user_id, route, companion)
+        async def read(connection: Connection) -> tuple[tuple[RecalledItem, ...], Profile]:
+            profile = read_profile(connection, buffer.owner, route, buffer.companion_name)
+            return tuple(await recall(connection, query)), await profile
 
         try:
-            items, profile = await self._database.read(user_id, look)
+            items, profile = await self._database.read(buffer.owner, read)
         except LongTermMemoryError as error:
             log.warning("recall_failed", error=type(error).__name__)
             return Recalled(degraded=True)

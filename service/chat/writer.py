@@ -38,6 +38,8 @@ UPSTREAM_ATTEMPTS = 4
 
 BATCHES_A_SECOND = 1000
 """Of all replies of a process: a fifth of a core."""
+TIMER_SECONDS = 0.01
+"""Less than this is not waited for."""
 MOST_SECONDS = 0.3
 """What a reader still takes for talk and not for paragraphs."""
 
@@ -242,19 +244,23 @@ class ReplyWriter:
         opening, self._opening = self._opening or self._open_stream(material), None
         opened = self._opened = await self._or_halt(opening)
         reader = asyncio.create_task(self._read(opened), name=f"upstream-{self.turn_id}")
+        shown = 0.0
         try:
             while not reader.done() or self._book.shown < len(self._book.text):
                 await self._wake.wait()
                 if not reader.done():
                     self._wake.clear()
+                # The first token goes at once; from then on what arrives together travels together. A backend that
+                # lets tokens gather wakes us no sooner.
+                pause = self._tools.pace() if self._book.logged else DEGRADED_PAUSE
+                if (rest := shown + pause - time.monotonic()) > TIMER_SECONDS and not reader.done():
+                    await asyncio.sleep(rest)
+                shown = time.monotonic()
                 if self._retracting is not None:
                     await self._retract(self._retracting)
                 await self._book.show()
                 if self._halted is not None:
                     raise _HaltedError(self._halted)
-                if not reader.done():
-                    # the first token went at once; from here on what arrives together travels together
-                    await asyncio.sleep(self._tools.pace() if self._book.logged else DEGRADED_PAUSE)
             reader.result()
         finally:
             reader.cancel()

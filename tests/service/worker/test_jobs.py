@@ -1,14 +1,17 @@
 """Wake-ups: cheap, harmless to lose, and sent again by the sweep."""
 
 import asyncio
+import inspect
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import dramatiq
 import pytest
 import redis
+from dramatiq.middleware import TimeLimit
 from uuid_utils.compat import uuid7
 
 from memory.learning import LearnConfig, Learnt
@@ -16,7 +19,7 @@ from memory.postgres import Database
 from service.jobs import DramatiqJobs, LocalJobs, make_learner
 from service.sweeper import Sweeper, SweeperConfig, read_backlog
 from service.worker.broker import NAMESPACE, BrokerConfig, open_broker
-from service.worker.tasks import QUEUE
+from service.worker.tasks import MOST_TOGETHER, QUEUE, declare_learn
 from tests.memory.learning_kit import Talk, ToldReasoner, opened
 
 NOW = SweeperConfig(grace=0, again=10)
@@ -41,8 +44,38 @@ async def test_a_wake_up_in_the_queue_carries_ids_and_nothing_else(broker_url: s
         }
         (raw,) = client.hgetall(f"{NAMESPACE}:{QUEUE}.msgs").values()
     message = dramatiq.Message.decode(raw)
-    assert message.kwargs == {"user_id": str(user), "conversation_id": str(conversation)}
+    assert message.kwargs == {"conversations": [[str(user), str(conversation)]]}
     assert message.args == ()
+
+
+async def test_wake_ups_that_follow_each_other_go_together_and_none_is_left_out(broker_url: str) -> None:
+    broker = open_broker(BrokerConfig(broker_url))
+    jobs = DramatiqJobs(broker)
+    spoken = [(uuid7(), uuid7()) for _ in range(3 * MOST_TOGETHER)]
+    for user, conversation in spoken * 2:
+        await jobs.wake_learner(user, conversation)
+    await jobs.aclose()
+    with redis.Redis.from_url(broker_url) as client:
+        kept = [dramatiq.Message.decode(raw) for raw in client.hgetall(f"{NAMESPACE}:{QUEUE}.msgs").values()]
+    told = [tuple(UUID(one) for one in pair) for message in kept for pair in message.kwargs["conversations"]]
+    assert set(told) == set(spoken)
+    assert len(told) <= len(spoken) + 1, "only the first may have gone before it was asked for again"
+    assert len(kept) <= 5
+
+
+async def test_a_wake_up_that_nobody_here_could_have_sent_is_refused(broker_url: str) -> None:
+    asked: list[tuple[UUID, UUID]] = []
+
+    async def learner(user_id: UUID, conversation_id: UUID) -> Learnt:
+        asked.append((user_id, conversation_id))
+        raise AssertionError
+
+    actor = declare_learn(open_broker(BrokerConfig(broker_url), [TimeLimit()]), learner)
+    learn: Any = inspect.unwrap(actor.fn)  # without the thread that dramatiq runs it in
+    pair = [str(uuid7()), str(uuid7())]
+    for forged in ([["x", "y"]], [pair[:1]], "nonsense", [pair] * (MOST_TOGETHER + 1), None, [[1, 2]]):
+        await learn(forged)
+    assert asked == []
 
 
 async def test_a_queue_that_hangs_neither_fails_nor_holds_up_a_turn() -> None:
