@@ -35,6 +35,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._stalled: asyncio.TimerHandle | None = None
         self._expected: asyncio.TimerHandle | None = None
+        self.unused_since: float | None = None
+        """On the loop's clock; None while a request or its answer is under way."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -42,6 +44,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         peer = transport.get_extra_info("socket")
         if peer is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self.unused_since = self.loop.time()
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -54,10 +57,16 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._expect_head()
         super().data_received(data)
 
+    def on_message_begin(self) -> None:
+        self.unused_since = None
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         _cancel(self._expected)
         self._expected = None
         super().on_headers_complete()
+        if self.cycle is not None and getattr(self.server_state, "leaving", False):
+            self.cycle.keep_alive = False  # the answer says so, and nobody sends another request after it
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -73,6 +82,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._expect_taking()
 
     def on_response_complete(self) -> None:
+        self.unused_since = self.loop.time()
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect_taking()

@@ -1,18 +1,20 @@
-"""The HTTP server of one instance, and how it goes down without cutting a reply."""
+"""The HTTP server of one instance, and how it goes down without losing a request or cutting a reply."""
 
 import asyncio
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine
+from dataclasses import dataclass
 
 import structlog
 import uvicorn
 import uvloop
+from uvicorn.server import ServerState
 
 from service.app import create_app
+from service.chat.engine import ChatEngine
 from service.connections import ImpatientProtocol
 from service.runtime import open_runtime
 from service.settings import Settings
@@ -24,38 +26,101 @@ HANDLES = 16
 once to a busy loop wait 441 ms with one handle, and 50 ms with 16 (measured, docs/performance.md)."""
 CLOSE_SECONDS = 3
 """After the drain: for readers whose reply another instance goes on with. They come back and resume."""
+LOOK_SECONDS = 0.05
+MARGIN_SECONDS = 1.0
+"""Added to the time for which a proxy keeps a connection, so that it is the one who closes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """How long an instance takes to go."""
+
+    notice: float
+    """Seconds for which it is not ready and takes connections still, for balancers that ask."""
+    proxy_idle: float
+    """Seconds for which a proxy in front may keep an unused connection."""
+    drain: float
+    """Seconds for which replies may finish."""
+
+
+class LeavingState(ServerState):
+    """What all connections of a server share."""
+
+    leaving = False
+    """Each answer from here on says that it is its connection's last."""
 
 
 class DrainingServer(uvicorn.Server):
-    """On SIGTERM: take no more turns, let replies finish, hand the rest over, then close.
+    """On SIGTERM: not ready, then no new connections, then no kept ones; replies finish or are handed over.
 
-    uvicorn's own way is to wait for open streams without end and only then run the application's shutdown, which is
-    too late to tell anybody. A second signal ends it at once.
+    Whoever connects is served or refused, and nothing in between: a proxy takes what was refused to another instance.
+    uvicorn's own way is to stop listening with connections in the queue, to close kept connections under proxies that
+    are about to use them, and to wait for open streams without end. A second signal ends it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], asyncio.Future[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, chat: ChatEngine, leave: Leave) -> None:
         super().__init__(config)
-        self._drain = drain
+        self.server_state = self.shared = LeavingState()
+        self._chat = chat
+        self._leave = leave
+        self._doors: list[socket.socket] = []
+
+    def _protocol(self) -> ImpatientProtocol:
+        return ImpatientProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if sys.platform == "win32":
             return
-        protocol = partial(
-            ImpatientProtocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
         loop = asyncio.get_running_loop()
         for listener in [listener for server in self.servers for listener in server.sockets]:
             for _ in range(HANDLES - 1):
                 again = socket.socket(fileno=os.dup(listener.fileno()))
-                self.servers.append(await loop.create_server(protocol, sock=again, backlog=self.config.backlog))
+                self.servers.append(await loop.create_server(self._protocol, sock=again, backlog=self.config.backlog))
+            self._doors.append(socket.socket(fileno=os.dup(listener.fileno())))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if not self.force_exit:
-            draining = asyncio.ensure_future(self._drain())
-            while not draining.done() and not self.force_exit:
-                await asyncio.wait({draining}, timeout=0.1)
+            await self._go()
         await super().shutdown(sockets)
+
+    async def _go(self) -> None:
+        self._chat.draining = self.shared.leaving = True
+        now = asyncio.get_running_loop().time
+        announced = now() + self._leave.notice
+        while now() < announced and not self.force_exit:  # noqa: ASYNC110  uvicorn has no event for a second signal
+            await asyncio.sleep(LOOK_SECONDS)
+        await self._close_doors()
+        deadline = now() + self._leave.drain
+        while now() < deadline and not self.force_exit and (self._chat.writing or self._in_use(now())):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
+        if not self.force_exit:
+            await self._chat.drain(0)
+
+    async def _close_doors(self) -> None:
+        """Stop listening, and take whoever was let in by the kernel already: closing would reset them."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(0.01)  # the handles close their files in the loop's next turns
+        let_in: list[socket.socket] = []
+        for door in self._doors:
+            door.setblocking(False)
+            while True:
+                try:
+                    let_in.append(door.accept()[0])
+                except OSError:
+                    break
+            door.close()
+        self._doors.clear()
+        loop = asyncio.get_running_loop()
+        for connection in let_in:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _in_use(self, now: float) -> bool:
+        """Whether an answer is under way, or somebody may still use a connection that was kept for them."""
+        kept = now - self._leave.proxy_idle - MARGIN_SECONDS if self._leave.proxy_idle else now
+        connections = [each for each in self.server_state.connections if isinstance(each, ImpatientProtocol)]
+        return any(connection.unused_since is None or connection.unused_since > kept for connection in connections)
 
 
 def serve(settings: Settings) -> int:
@@ -91,6 +156,7 @@ async def _serve(settings: Settings) -> bool:
         # and cut short what is closed here after it
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        server = DrainingServer(config, lambda: asyncio.ensure_future(runtime.chat.drain(settings.drain_seconds)))
+        leave = Leave(settings.leave_notice_seconds, settings.proxy_idle_seconds, settings.drain_seconds)
+        server = DrainingServer(config, runtime.chat, leave)
         await server.serve()
         return server.started

@@ -187,6 +187,18 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         25.0, ge=0, alias="DRAIN_SECONDS", description="How long replies may finish after SIGTERM"
     )
+    leave_notice_seconds: float = Field(
+        0.0,
+        ge=0,
+        alias="LEAVE_NOTICE_SECONDS",
+        description="How long, after SIGTERM, readiness says no while all is still served: for balancers that ask",
+    )
+    proxy_idle_seconds: float = Field(
+        5.0,
+        ge=0,
+        alias="PROXY_IDLE_SECONDS",
+        description="How long a proxy in front keeps unused connections; none is closed under it earlier",
+    )
     runner: Literal["inside", "outside"] = Field(
         "inside", alias="TURN_RUNNER", description="outside: `rapport runner` writes the replies"
     )

@@ -120,12 +120,15 @@ class ChatEngine:
         self._looking: set[asyncio.Task[Looked]] = set()
         self._reader = ReplyReader(database, tools.replies, self._running, self._claim_one)
         self.draining = False
+        """It takes over nothing more, and says that it isn't ready; what reaches it still is answered."""
+        self.closed = False
+        """It takes no message more."""
 
     # --- accept
 
     async def send(self, message: Send) -> AsyncIterator[Sequence[Event]]:
         """Accept the message and give its reply's stream. Raises before anything was written, or after all was."""
-        if self.draining:
+        if self.closed:
             raise UnavailableError(
                 "This instance is shutting down; the next one takes your message.", code="draining", retry_after=1
             )
@@ -414,9 +417,14 @@ class ChatEngine:
 
     # --- shut down
 
+    @property
+    def writing(self) -> int:
+        """How many replies this process writes."""
+        return len(self._tasks)
+
     async def drain(self, seconds: float) -> None:
         """Take no more turns, let replies finish for `seconds`, then hand the rest over."""
-        self.draining = True
+        self.draining = self.closed = True
         deadline = time.monotonic() + seconds
         while self._tasks and time.monotonic() < deadline:
             await asyncio.wait(

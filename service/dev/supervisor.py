@@ -182,6 +182,7 @@ class Supervisor:
     def _start_programs(self) -> None:
         seconds = self.settings.drain_seconds if "drain_seconds" in self.settings.model_fields_set else DRAIN_SECONDS
         self.environment["DRAIN_SECONDS"] = str(seconds)
+        self.environment["PROXY_IDLE_SECONDS"] = "0"  # no proxy stands before it, and who pressed Ctrl-C waits
         names = {"scheduler": "Scheduler", "worker": "Worker", "serve": "API"}
         if not self.settings.redis_enabled:
             names = {"serve": "API"}  # one process, without a queue

@@ -147,6 +147,7 @@ class World:
             "POSTGRES_MAX_OVERFLOW": "8",
             "TURN_LEASE_SECONDS": str(LEASE_SECONDS),
             "DRAIN_SECONDS": "6",
+            "PROXY_IDLE_SECONDS": "0",
             "LEARN_ATTEMPTS": "1000",  # kills are not the text's fault, but nothing can tell
             "WORKER_THREADS": "2",
             "RATE_LIMIT_REQUESTS_PER_MINUTE": "1000000",
