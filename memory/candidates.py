@@ -74,7 +74,7 @@ def gather(details: asyncpg.Record, messages: Chosen, facts: Chosen, ring: KeyRi
         lengths=plain_sizes(texts),
         traits=np.concatenate([integers(details["traits"], 2), np.zeros(len(fact_place), np.int64)]),
         known_words=[
-            *map(ring.decode_bytes, details["known_words"] or ()),
+            *(details["known_words"] or ()),  # opened as they came, unlike texts
             *(table.numbers(text).tobytes() for text in fact_texts),
         ],
         words=joined("words"),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from memory.postgres import Connection, Database
 from memory.scores import Floats
+from memory.statements import COLUMNS
 
 READ_ALL = 6_000
 """Messages up to which reading all of them is about as fast as looking them up (docs/recall.md)."""
@@ -33,7 +34,6 @@ WHERE c.term = 0 AND c.episodes > $1 AND (NOT u.many_memories OR c.episodes > $2
         AND m.slot = (SELECT slot FROM embedding_models WHERE state = 'current')), 0))
 """
 CURRENT = "SELECT slot FROM embedding_models WHERE state = 'current'"
-COLUMNS = {1: ("embedding", "cell"), 2: ("embedding_b", "cell_b")}
 # writers of the user's episodes update the count of them: holding it, nothing new slips by
 HOLD = "SELECT FROM term_counts WHERE user_id = $1 AND term = 0 FOR UPDATE"
 TELL = """

@@ -13,10 +13,11 @@ import asyncpg
 
 from memory.errors import LongTermMemoryError
 from memory.indexing import dense, embedding_text
-from memory.many import COLUMNS, make_cells
+from memory.many import make_cells
 from memory.models import Model, read_models
 from memory.ports import Embedder
 from memory.postgres import Connection, Database
+from memory.statements import COLUMNS
 
 WIDEST = 4_000
 """Numbers a vector: half precision of more does not fit into a row's page."""

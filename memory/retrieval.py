@@ -19,7 +19,7 @@ from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, 
 from memory.models import model_of
 from memory.ports import Vectors
 from memory.postgres import Connection
-from memory.statements import DETAILS, FEW, NARROW, POOL, READ_ALL, READ_MANY, READ_MANY_WIDE, SCALE, SMALL_POOL
+from memory.statements import DETAILS, FEW, NARROW, POOL, SCALE, SMALL_POOL, read_all, read_many
 from memory.vault import index_key, ring_of
 
 __all__ = [
@@ -104,20 +104,28 @@ async def recall(connection: Connection, query: RecallQuery) -> list[RecalledIte
 
 _with_many: set[UUID] = set()
 """Users who had many memories when they were last asked; a wrong guess costs a second statement."""
+_slots: dict[str | None, int] = {}
+"""The place of each model's vectors, as it was last seen."""
 
 
 async def _scores(connection: Connection, query: RecallQuery, terms: list[int]) -> asyncpg.Record:
     arguments = (query.user_id, list(query.routes), *question_vector(query.vector), terms)
-    expected = query.user_id in _with_many
-    read_many = READ_MANY if query.vector is None or len(query.vector) <= NARROW else READ_MANY_WIDE
-    row = await connection.fetchrow(read_many if expected else READ_ALL, *arguments)
-    if row is not None and row["many"] != expected:
+    model = arguments[3]
+    while True:
+        many, slot = query.user_id in _with_many, _slots.get(model, 1)
+        row = await connection.fetchrow(statement(query.vector, slot, many=many), *arguments)
+        assert row is not None  # noqa: S101  aggregates always give a row
+        if row["many"] == many and row["slot"] in (slot, None):
+            return row
         if len(_with_many) >= REMEMBERED:
             _with_many.clear()
-        (_with_many.discard if expected else _with_many.add)(query.user_id)
-        row = await connection.fetchrow(READ_ALL if expected else read_many, *arguments)
-    assert row is not None  # noqa: S101  aggregates always give a row
-    return row
+        (_with_many.add if row["many"] else _with_many.discard)(query.user_id)
+        _slots[model] = row["slot"] or slot
+
+
+def statement(vector: Vector | None, slot: int, *, many: bool) -> str:
+    """The statement for a user with or without many memories, whose vectors are in the place `slot`."""
+    return read_many(slot, narrow=vector is None or len(vector) <= NARROW) if many else read_all(slot)
 
 
 def question_vector(vector: Vector | None) -> tuple[str | None, str | None]:

@@ -4,6 +4,8 @@ Scores come packed, a column a value: a row for each message would cost both sid
 message says is fetched for the most promising ones only.
 """
 
+from functools import lru_cache
+
 from memory.lexical import TERM_SPACE
 
 POOL, SMALL_POOL, FEW = 200, 140, 20
@@ -19,14 +21,18 @@ RARE = 6_000
 CELLS = 16
 """Cells looked into, of about twice the root of the number of messages."""
 
+COLUMNS = {1: ("embedding", "cell"), 2: ("embedding_b", "cell_b")}
+"""Where a row has its vector, and the vector's cell, of the model in each place (`models`)."""
 NARROW = 1024
 """Numbers of a vector up to which the index of cells holds it: a search then reads the index alone."""
 
 SCALE = 32768
 """The question's vector is sent in whole numbers of this size: five digits each, which is what half precision holds."""
 
+
 # $1 user, $2 routes, $3 the question's vector or null, $4 its model (null: the current one), $5 the term ids
-ASKED = f"""
+def _asked(slot: int) -> str:
+    return f"""
 WITH counted AS MATERIALIZED (
     -- one search with all terms; joined with them, the planner would read every term of the user
     SELECT term, episodes FROM term_counts WHERE user_id = $1 AND term = ANY ($5::int[] || 0)
@@ -40,7 +46,7 @@ WITH counted AS MATERIALIZED (
 ), model AS MATERIALIZED (
     SELECT slot FROM embedding_models WHERE CASE WHEN $4::text IS NULL THEN state = 'current' ELSE name = $4 END
 ), question AS MATERIALIZED (
-    SELECT CASE WHEN EXISTS (SELECT FROM model) THEN $3::text::halfvec END AS dense,
+    SELECT CASE WHEN (SELECT slot FROM model) = {slot} THEN $3::text::halfvec END AS dense,
         ('{{' || coalesce(string_agg(term || ':' || idf, ',' ORDER BY term), '')
             || '}}/{TERM_SPACE + 1}')::sparsevec AS words,
         coalesce(array_agg(idf ORDER BY place), '{{}}') AS idfs, (SELECT slot FROM model) AS slot,
@@ -48,16 +54,19 @@ WITH counted AS MATERIALIZED (
     FROM asked
 )"""
 
-# vectors have length 1: their inner product is the cosine, at a third of the work
-SCORES = f"""(-({{row}}.lexical <#> (SELECT words FROM question)))::real AS lexical,
-        coalesce((-(CASE (SELECT slot FROM question) WHEN 2 THEN {{row}}.embedding_b ELSE {{row}}.embedding END
-            <#> (SELECT dense FROM question)) / {SCALE})::real, 'NaN') AS dense"""
 
-PACKED = f""", told AS (
-    SELECT f.id, {SCORES.format(row="f")}
+def _scores(slot: int, row: str) -> str:
+    # vectors have length 1: their inner product is the cosine, at a third of the work
+    return f"""(-({row}.lexical <#> (SELECT words FROM question)))::real AS lexical,
+        coalesce((-({row}.{COLUMNS[slot][0]} <#> (SELECT dense FROM question)) / {SCALE})::real, 'NaN') AS dense"""
+
+
+def _packed(slot: int) -> str:
+    return f""", told AS (
+    SELECT f.id, {_scores(slot, "f")}
     FROM facts AS f WHERE f.user_id = $1 AND f.route = ANY ($2::text[]) AND f.status IN ('active', 'uncertain')
 )
-SELECT question.idfs, question.many, s.ids, s.conversations, s.seqs, s.lexical, s.dense,
+SELECT question.idfs, question.many, question.slot, s.ids, s.conversations, s.seqs, s.lexical, s.dense,
     t.ids AS fact_ids, t.lexical AS fact_lexical, t.dense AS fact_dense
 FROM question, (
     SELECT string_agg(uuid_send(message_id), '') AS ids, string_agg(uuid_send(conversation_id), '') AS conversations,
@@ -71,33 +80,41 @@ FROM question, (
 ) AS t
 """
 
-READ_ALL = f"""{ASKED}, scored AS (
-    SELECT e.message_id, e.conversation_id, e.seq, {SCORES.format(row="e")}
-    FROM episodes AS e WHERE e.user_id = $1 AND e.route = ANY ($2::text[]) AND NOT (SELECT many FROM question)
-){PACKED}"""
-"""Scores of all messages and facts of a user; of one with many memories, only that it is one."""
 
+@lru_cache
+def read_all(slot: int) -> str:
+    """Scores of all messages and facts of a user, by vectors in this place.
 
-def _near(slot: int, cell: str, embedding: str, width: str) -> str:
-    return f"""(
-        SELECT e.conversation_id, e.seq FROM (
-            SELECT cell FROM memory_cells WHERE user_id = $1 AND slot = {slot} AND (SELECT slot FROM question) = {slot}
-            ORDER BY middle <#> (SELECT dense FROM question) LIMIT {CELLS}
-        ) AS c CROSS JOIN LATERAL (
-            SELECT e.conversation_id, e.seq, e.{embedding} <#> (SELECT dense FROM question) AS distance FROM episodes AS e
-            WHERE e.user_id = $1 AND e.{cell} = c.cell AND e.many AND vector_dims(e.{embedding}) {width}
-                AND e.route = ANY ($2::text[])
-            ORDER BY distance LIMIT {HITS}
-        ) AS e ORDER BY e.distance LIMIT {HITS}
-    )"""
+    When the user has many memories, or the model's vectors are in the other place, only that it is so: whoever asks
+    guesses both. Choosing the column in the statement would have every row taken apart up to the last of them.
+    """
+    return f"""{_asked(slot)}, scored AS (
+    SELECT e.message_id, e.conversation_id, e.seq, {_scores(slot, "e")}
+    FROM episodes AS e WHERE e.user_id = $1 AND e.route = ANY ($2::text[])
+        AND (SELECT NOT many AND coalesce(slot, {slot}) = {slot} FROM question)
+){_packed(slot)}"""
 
 
 # LATERAL with a LIMIT throughout: each search stays a search of an index, whatever the planner thinks of the statistics
 # (with a plain join it read all of the partition for a user of 8,000 messages)
-def read_many(width: str) -> str:
-    return f"""{ASKED}, near_it AS (
+@lru_cache
+def read_many(slot: int, *, narrow: bool) -> str:
+    """The same of a user with many memories: scores of what the cells and the postings lead to, and what is around it.
+
+    `narrow`: the model's vectors are not wider than `NARROW`.
+    """
+    embedding, cell = COLUMNS[slot]
+    return f"""{_asked(slot)}, near_it AS (
     -- the most alike of the messages in the cells whose middles are the most alike, …
-    {_near(1, "cell", "embedding", width)} UNION ALL {_near(2, "cell_b", "embedding_b", width)}
+    SELECT e.conversation_id, e.seq FROM (
+        SELECT cell FROM memory_cells WHERE user_id = $1 AND slot = {slot} AND (SELECT slot FROM question) = {slot}
+        ORDER BY middle <#> (SELECT dense FROM question) LIMIT {CELLS}
+    ) AS c CROSS JOIN LATERAL (
+        SELECT e.conversation_id, e.seq, e.{embedding} <#> (SELECT dense FROM question) AS distance FROM episodes AS e
+        WHERE e.user_id = $1 AND e.{cell} = c.cell AND e.many
+            AND vector_dims(e.{embedding}) {"<=" if narrow else ">"} {NARROW} AND e.route = ANY ($2::text[])
+        ORDER BY distance LIMIT {HITS}
+    ) AS e ORDER BY e.distance LIMIT {HITS}
 ), telling AS MATERIALIZED (
     -- … and the best of those with the question's rarest terms, as many terms as {RARE} messages have
     SELECT term, idf FROM (
@@ -124,19 +141,14 @@ def read_many(width: str) -> str:
     FROM (SELECT *, count(*) FILTER (WHERE apart) OVER (PARTITION BY conversation_id ORDER BY seq) AS stretch FROM parted) AS s
     GROUP BY conversation_id, stretch
 ), scored AS (
-    SELECT e.message_id, e.conversation_id, e.seq, {SCORES.format(row="e")}
+    SELECT e.message_id, e.conversation_id, e.seq, {_scores(slot, "e")}
     FROM stretches AS s CROSS JOIN LATERAL (
         SELECT * FROM episodes WHERE user_id = $1 AND conversation_id = s.conversation_id AND seq BETWEEN s.first AND s.last
         ORDER BY seq LIMIT s.last - s.first + 1
     ) AS e
     WHERE e.route = ANY ($2::text[])
-){PACKED}"""
+){_packed(slot)}"""
 
-
-READ_MANY, READ_MANY_WIDE = read_many(f"<= {NARROW}"), read_many(f"> {NARROW}")
-"""The same of a user with many memories: scores of what the cells and the postings lead to, and of what is around it.
-
-Which of the two depends on how wide the question's vector is, and so the messages' of the same model."""
 
 # $1 user, $2 messages and $3 facts as text, so that their ids need not become objects first
 DETAILS = """

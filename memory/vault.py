@@ -97,9 +97,10 @@ class UserKey:
         nonce = os.urandom(NONCE)
         return header + nonce + self._aead.encrypt(nonce, data, self._owner + header)
 
-    def _open(self, raw: bytes) -> bytes:
-        header, nonce, words = raw[:HEADER], raw[HEADER : HEADER + NONCE], raw[HEADER + NONCE :]
-        return self._aead.decrypt(nonce, words, self._owner + header)
+    def _open(self, raw: bytes, start: int = 0) -> bytes:
+        nonce = start + HEADER
+        words = nonce + NONCE
+        return self._aead.decrypt(raw[nonce:words], raw[words:], self._owner + raw[start:nonce])
 
     def seal_bytes(self, place: str, row: UUID, data: bytes) -> bytes:
         return PREFIX_OF_BYTES + self._seal(place, row, data)
@@ -109,7 +110,7 @@ class UserKey:
         if not data.startswith(PREFIX_OF_BYTES):
             return data
         try:
-            return self._open(data[len(PREFIX_OF_BYTES) :])
+            return self._open(data, len(PREFIX_OF_BYTES))
         except (InvalidTag, ValueError):
             UNOPENED.inc()
             return data

@@ -20,8 +20,7 @@ import uvloop
 from memory import associations, lexical
 from memory.many import index_many
 from memory.postgres import Connection, Database, PoolConfig
-from memory.retrieval import RecallQuery, question_vector, recall
-from memory.statements import READ_ALL, READ_MANY
+from memory.retrieval import RecallQuery, question_vector, recall, statement
 from memory.vault import MasterKey, Vault, index_key
 from service.bench.made_up import Maker, copy_user, grow, make_user, settle
 from service.bench.scratch import scratch_database
@@ -109,11 +108,13 @@ async def _timed(database: Database, query: RecallQuery) -> tuple[float, float, 
     return elapsed * 1000, own * 1000, (sum(server.cpu_times()[:2]) - before) * 1000
 
 
-async def plan(connection: Connection, query: RecallQuery, statement: str) -> str:
+async def plan(connection: Connection, query: RecallQuery, *, many: bool) -> str:
     """The generic plan, which is what serves: explaining the statement itself would show one made for these values."""
     key = await index_key(connection, query.user_id)
     terms = [lexical.term_id(term, key) for term in lexical.asked(query.text)]
-    await connection.execute(f"PREPARE recall (uuid, text[], text, text, int[]) AS {statement}")
+    await connection.execute(
+        f"PREPARE recall (uuid, text[], text, text, int[]) AS {statement(query.vector, 1, many=many)}"
+    )
     execute = await connection.fetchval(
         "SELECT format('EXECUTE recall (%L, %L, %L, %L, %L)', $1::uuid, $2::text[], $3::text, $4::text, $5::int[])",
         query.user_id,
@@ -132,7 +133,7 @@ async def report(
     figures = await measure(database, maker, what, users, questions)
     if plans:
         async with database.as_user(users[0]) as connection:
-            explained = await plan(connection, maker.question(users[0]), READ_MANY if many else READ_ALL)
+            explained = await plan(connection, maker.question(users[0]), many=many)
         _say(f"\n{figures}\n{explained}")
     return figures
 
