@@ -2,8 +2,8 @@
 
 Messages are of real words, commoner ones more often; vectors are random around a few hundred topics, so that an index
 finds neither noise nor twins. Users who are asked go through the product's own indexing; the others are copies of one of
-them, made inside the server, a sitting of messages at a time for all users in turn, so that a user's rows lie as far
-apart as they would after months of everybody's talk.
+them, made inside the server, a sitting of messages at a time for all users in turn. The rows of those who are asked are
+written anew in between, so that they too lie as far apart as they would after months of everybody's talk.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,8 @@ SELECT u.id, gen_random_uuid(), u.id, e.seq, e.role, e.speaker, e.route, e.said_
     e.lexical, e.embedding, e.known_words
 FROM unnest($2::uuid[]) AS u(id), episodes e WHERE e.user_id = $1 AND e.seq BETWEEN $3 AND $4
 """
+# a row that is changed is written to the end of the table
+MOVE = "UPDATE episodes SET seq = seq WHERE user_id = ANY ($1::uuid[]) AND seq BETWEEN $2 AND $3"
 COPY_COUNTS = """
 INSERT INTO term_counts (user_id, term, episodes)
 SELECT u.id, c.term, c.episodes FROM unnest($2::uuid[]) AS u(id), term_counts c WHERE c.user_id = $1
@@ -102,8 +104,13 @@ async def grow(database: Database, maker: Maker, user_id: UUID, first: int, last
             await index_messages(connection, user_id, rows)
 
 
-async def copy_user(database: Database, source: UUID, copies: Sequence[UUID], messages: int) -> None:
-    """Users with the same messages. Triggers stand aside: what they would count is copied too."""
+async def copy_user(
+    database: Database, source: UUID, copies: Sequence[UUID], messages: int, among: Sequence[UUID] = ()
+) -> None:
+    """Users with the same messages, and the rows of `among` between theirs.
+
+    Triggers stand aside: what they would count is copied too.
+    """
     async with database.system() as connection:
         await connection.execute("ALTER TABLE episodes DISABLE TRIGGER USER")
     try:
@@ -112,6 +119,8 @@ async def copy_user(database: Database, source: UUID, copies: Sequence[UUID], me
                 async with database.system() as connection:
                     part = copies[start : start + 2_000]
                     await connection.execute(COPY, source, part, first, first + SITTING - 1, timeout=600)
+            async with database.system() as connection:
+                await connection.execute(MOVE, list(among), first, first + SITTING - 1, timeout=600)
         for start in range(0, len(copies), 500):
             async with database.system() as connection:
                 await connection.execute(COPY_COUNTS, source, copies[start : start + 500], timeout=600)

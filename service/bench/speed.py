@@ -68,7 +68,7 @@ async def fill(dsn: str, database: Database, maker: Maker, sizes: Sizes) -> list
     for _ in range(min(sizes.asked, sizes.users)):
         asked.append(await make_user(database))
         await grow(database, maker, asked[-1], 1, each)
-    await copy_user(database, asked[0], [uuid4() for _ in range(sizes.users - len(asked))], each)
+    await copy_user(database, asked[0], [uuid4() for _ in range(sizes.users - len(asked))], each, asked)
     await settle(dsn)
     return asked
 
