@@ -10,6 +10,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from memory.branching import ASIDE, ROUTE
 from memory.errors import AccountErasedError, MemoryNotFoundError, NotCorrectableError
 from memory.facts import key_of
 from memory.indexing import dense, sparse, term_weights
@@ -115,8 +116,9 @@ FACT = f"""f.id, 'fact' AS layer, f.kind, f.text, f.status, f.pinned, f.route, m
     CASE WHEN f.conversation_id <> '{NIL}' THEN f.message_id END AS message_id,
     CASE WHEN f.conversation_id <> '{NIL}' THEN f.source_seq END AS seq, f.quote, f.origin"""
 
-EPISODE = """e.message_id AS id, 'episode' AS layer, NULL::text AS kind, m.content AS text, 'active' AS status,
-    false AS pinned, e.route, e.speaker, e.said_at, NULL::timestamptz AS learnt_at, NULL::timestamptz AS valid_from,
+EPISODE_STATUS = f"CASE WHEN {ASIDE} THEN 'superseded' ELSE 'active' END"
+EPISODE = f"""e.message_id AS id, 'episode' AS layer, NULL::text AS kind, m.content AS text, {EPISODE_STATUS} AS status,
+    false AS pinned, {ROUTE} AS route, e.speaker, e.said_at, NULL::timestamptz AS learnt_at, NULL::timestamptz AS valid_from,
     NULL::timestamptz AS valid_to, NULL::timestamptz AS due_at, NULL::uuid AS superseded_by, 0 AS confirmations,
     false AS by_user, e.conversation_id, e.message_id, e.seq, '' AS quote, '' AS origin"""
 
@@ -133,7 +135,7 @@ SELECT * FROM (
     ORDER BY f.said_at DESC, f.id DESC LIMIT $2)
     UNION ALL
     (SELECT {EPISODE} FROM {FROM_EPISODES}
-    WHERE e.user_id = $1 AND $5::text IS DISTINCT FROM 'fact' AND $6::text IS NULL AND 'active' = ANY ($7::text[])
+    WHERE e.user_id = $1 AND $5::text IS DISTINCT FROM 'fact' AND $6::text IS NULL AND {EPISODE_STATUS} = ANY ($7::text[])
         AND ($8::uuid IS NULL OR e.conversation_id = $8) AND $9::boolean IS NOT TRUE AND ($3::timestamptz IS NULL OR (e.said_at, e.message_id) < ($3, $4::uuid))
     ORDER BY e.said_at DESC, e.message_id DESC LIMIT $2)
 ) AS found ORDER BY said_at DESC, id DESC LIMIT $2

@@ -15,6 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 from memory import consolidation, evidence, extraction, indexing, lessons, summaries, tombstones
+from memory.branching import keep_to_way
 from memory.errors import (
     EmbedderUnavailableError,
     ReasonerRefusedError,
@@ -277,5 +278,8 @@ async def _index(database: Database, embedder: Embedder, lesson: Lesson, config:
                 return
             fresh = [episode for episode in episodes if episode.message_id in kept]
             EPISODES.inc(await indexing.index_messages(connection, lesson.user_id, fresh, time_zone=lesson.time_zone))
+            if start + config.index_batch >= len(rows):
+                # what was said beside the way is made recallable too, and put aside: it may be chosen again
+                await keep_to_way(connection, lesson.user_id, lesson.conversation_id, after=lesson.watermark)
     if away is not None:
         raise away

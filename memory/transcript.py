@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from memory.branching import keep_to_way
 from memory.errors import AccountErasedError, ConversationNotFoundError, RouteLockedError
 from memory.postgres import Connection
 from memory.vault import misplaced, sealed
@@ -235,6 +236,7 @@ async def choose_head(connection: Connection, user_id: UUID, conversation_id: UU
     )
     if row is None:
         raise ConversationNotFoundError("There is no such message, or a reply is being written.")
+    await keep_to_way(connection, user_id, conversation_id)
     return Conversation(*row)
 
 
@@ -332,6 +334,8 @@ async def append_imported(
     )
     if first is None:
         raise ConversationNotFoundError("There is no such conversation, or a reply is being written in it.")
+    if parent_id is not None:
+        await keep_to_way(connection, user_id, conversation_id, fork=parent_id)
     return int(first)
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
+from memory.branching import keep_to_way
 from memory.errors import (
     AgeAssuranceRequiredError,
     ConversationNotFoundError,
@@ -199,7 +200,11 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         row = await connection.fetchrow(statement, *common, *own)
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
-    return _answered(turn, row)
+    accepted = _answered(turn, row)
+    fork = turn.answers or turn.parent_id
+    if (fork is not None or turn.at_root) and not accepted.duplicate:
+        await keep_to_way(connection, turn.user_id, turn.conversation_id, fork=fork)
+    return accepted
 
 
 def _answered(turn: NewTurn, row: asyncpg.Record) -> Accepted:

@@ -1,0 +1,168 @@
+"""What was said beside the way to a conversation's latest message is kept, and not recalled as if it had been said."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from memory import transcript, turns
+from memory.curation import Filter, list_memories
+from memory.gates import Gate
+from memory.retrieval import RecallQuery, recall
+from memory.turns import NewTurn, Reply
+from tests.memory.learning_kit import SAID, Talk, ToldReasoner, answer, opened
+
+GATE = Gate(("general",))
+
+
+@pytest.fixture
+async def talk(database_url: str) -> AsyncIterator["Branching"]:
+    async with opened(database_url) as database:
+        made = Branching(database)
+        await made.open()
+        yield made
+
+
+class Branching(Talk):
+    """A conversation that can be edited, answered anew, gone on with, and learnt from at any moment."""
+
+    async def turn(self, text: str, reply: str, *, stopped: bool = False, **how: Any) -> tuple[UUID, UUID]:
+        """Gives the ids of the message and of its reply."""
+        new = NewTurn(self.user_id, self.id, uuid7(), uuid7(), text, uuid4().bytes, **how)
+        async with self.database.as_user(self.user_id) as connection:
+            accepted = await turns.accept(connection, new, GATE, 30)
+        done = Reply(uuid7(), reply, "stop", "b", "m", scripted=True, stopped=stopped)
+        async with self.database.as_user(self.user_id) as connection:
+            assert await turns.commit(connection, self.user_id, new.turn_id, 1, done) is not None
+        return accepted.message_id, done.message_id
+
+    async def learnt(self) -> None:
+        await self.learn(ToldReasoner(answer()))
+        # each message was made recallable, whichever way it is on
+        assert await self.count("episodes") == await self.count("messages")
+
+    async def found(self, question: str) -> set[str]:
+        (vector,) = await self.embedder.embed([question])
+        query = RecallQuery(self.user_id, question, vector, ("general",), 500, 8, SAID + timedelta(days=1))
+        async with self.database.as_user(self.user_id) as connection:
+            return {item.text.partition(": ")[2] for item in await recall(connection, query)}
+
+    async def listed(self, *statuses: str) -> set[str]:
+        wanted = Filter(layer="episode", statuses=statuses)
+        async with self.database.as_user(self.user_id) as connection:
+            return {item.text for item in await list_memories(connection, self.user_id, wanted, 50)}
+
+    async def go_on_from(self, message_id: UUID) -> None:
+        async with self.database.as_user(self.user_id) as connection:
+            await transcript.choose_head(connection, self.user_id, self.id, message_id)
+
+
+@pytest.mark.parametrize("learnt_before", [True, False])
+async def test_words_that_were_replaced_are_not_recalled(talk: Branching, learnt_before: bool) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    old = await talk.turn("My parrot is called Zorro", "What a name for a parrot, Zorro")
+    await talk.turn("The parrot eats mangos", "Mangos for a parrot")
+    if learnt_before:
+        await talk.learnt()
+        assert "My parrot is called Zorro" in await talk.found("What is my parrot called?")
+    await talk.turn("My parrot is called Bingo", "Bingo it is, your parrot", parent_id=greeting)
+    await talk.learnt()
+    beside = {
+        "My parrot is called Zorro",
+        "What a name for a parrot, Zorro",
+        "The parrot eats mangos",
+        "Mangos for a parrot",
+    }
+    found = await talk.found("What is my parrot called?")
+    assert "My parrot is called Bingo" in found
+    assert not found & beside
+    assert await talk.listed("superseded") == beside
+    assert "My parrot is called Bingo" in await talk.listed("active")
+    # and the way back is a way back
+    await talk.go_on_from(old[1])
+    found = await talk.found("What is my parrot called?")
+    assert "My parrot is called Zorro" in found
+    assert not found & {"My parrot is called Bingo", "Bingo it is, your parrot", "The parrot eats mangos"}
+    await talk.turn("Indeed, the parrot", "The parrot indeed")
+    await talk.learnt()
+    assert "My parrot is called Zorro" in await talk.found("What is my parrot called?")
+
+
+@pytest.mark.parametrize("learnt_before", [True, False])
+async def test_an_alternative_that_was_not_chosen_is_not_recalled(talk: Branching, learnt_before: bool) -> None:
+    asked, first = await talk.turn("Invent a name for my parrot", "Let us call the parrot Caruso")
+    if learnt_before:
+        await talk.learnt()
+    _, second = await talk.turn("Invent a name for my parrot", "The parrot shall be Puccini", answers=asked)
+    await talk.learnt()
+    assert await talk.listed("superseded") == {"Let us call the parrot Caruso"}
+    found = await talk.found("Which name did the parrot get, Caruso or Puccini?")
+    assert "The parrot shall be Puccini" in found
+    assert "Let us call the parrot Caruso" not in found
+    await talk.go_on_from(first)
+    assert await talk.listed("superseded") == {"The parrot shall be Puccini"}
+    await talk.go_on_from(second)
+    assert await talk.listed("superseded") == {"Let us call the parrot Caruso"}
+
+
+@pytest.mark.parametrize("learnt_before", [True, False])
+async def test_of_a_reply_that_was_gone_on_with_the_whole_is_recalled(talk: Branching, learnt_before: bool) -> None:
+    asked, begun = await talk.turn("Tell of the parrot", "The parrot flew over", stopped=True)
+    if learnt_before:
+        await talk.learnt()
+        assert "The parrot flew over" in await talk.found("Where did the parrot fly?")
+    request = {"continues": {"turn_id": str(uuid4()), "message_id": str(begun)}}
+    await talk.turn(
+        "Tell of the parrot",
+        "The parrot flew over Lisbon",
+        answers=asked,
+        prefix="The parrot flew over",
+        request=request,
+    )
+    await talk.learnt()
+    found = await talk.found("Where did the parrot fly?")
+    assert "The parrot flew over Lisbon" in found
+    assert "The parrot flew over" not in found
+    await talk.turn("Thank you", "You are welcome")
+    await talk.learnt()
+    assert await talk.listed("superseded") == {"The parrot flew over"}
+
+
+async def test_the_first_words_can_be_replaced_too(talk: Branching) -> None:
+    await talk.turn("My parrot is called Zorro", "Hello, Zorro")
+    await talk.learnt()
+    await talk.turn("My parrot is called Bingo", "Hello, Bingo", at_root=True)
+    await talk.learnt()
+    assert await talk.listed("superseded") == {"My parrot is called Zorro", "Hello, Zorro"}
+    assert await talk.listed("active") == {"My parrot is called Bingo", "Hello, Bingo"}
+
+
+async def test_each_message_is_learnt_from_once_whatever_way_it_is_on(talk: Branching) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    await talk.turn("My parrot is called Zorro", "Hello, Zorro")
+    await talk.turn("My parrot is called Bingo", "Hello, Bingo", parent_id=greeting)
+    reasoner = ToldReasoner(answer())
+    await talk.learn(reasoner)
+    row = await talk.row()
+    assert row["learnt_seq"] == row["next_seq"] - 1
+    asked = len(reasoner.prompts)
+    await talk.go_on_from(greeting)
+    await talk.learn(reasoner)
+    assert len(reasoner.prompts) == asked
+
+
+async def test_a_way_that_is_left_while_it_is_learnt_from_is_left(talk: Branching) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    kept = {"Good morning to you", "Good morning"}
+    for number in range(12):
+        await talk.turn(f"My parrot number {number} is Zorro", f"Zorro {number}", parent_id=greeting)
+        await asyncio.gather(
+            talk.learn(ToldReasoner(answer())),
+            talk.turn(f"No, {number} is Bingo", f"Bingo {number}", parent_id=greeting),
+        )
+        await talk.learnt()
+        assert await talk.listed("active") == kept | {f"No, {number} is Bingo", f"Bingo {number}"}
