@@ -56,17 +56,17 @@ class WordTable:
         found = sorted({number for word in words if (number := self.number(word)) is not None})
         return np.array(found[:MOST_WORDS], np.uint16)
 
-    def closeness(self, asked: Numbers, weights: Floats, messages: Sequence[bytes]) -> Floats:
-        """How well each message has something close to each of the words asked, weighted; 0 … 1.
+    def closest(self, asked: Numbers, messages: Sequence[bytes]) -> Floats:
+        """A row for each message: how close its closest word comes to each word of the question; 0 … 1.
 
-        For every word of the question the closest one of the message counts (the late interaction of ColBERT,
-        arXiv 2004.12832, over words without context). Messages are the bytes of their words' numbers.
+        Together they are the late interaction of ColBERT (arXiv 2004.12832), over words without context. Messages are
+        the bytes of their words' numbers.
         """
-        scores = np.zeros(len(messages), np.float32)
+        found = np.zeros((len(messages), len(asked)), np.float32)
         lengths = np.array([len(message) for message in messages], np.int64) // 2
         filled = np.flatnonzero(lengths)
-        if not filled.size or not len(asked) or not weights.sum():
-            return scores
+        if not filled.size or not len(asked):
+            return found
         words = np.frombuffer(b"".join(messages), np.uint16)
         starts = np.concatenate([[0], np.cumsum(lengths[filled])[:-1]])
         # each word once; marking them in the whole table is quicker than sorting them
@@ -76,9 +76,9 @@ class WordTable:
         where = np.empty(len(self.words), np.int32)
         where[known] = np.arange(len(known), dtype=np.int32)
         alike = self._cosines(asked, known)
-        closest = np.maximum.reduceat(alike.take(where.take(words), axis=0), starts, axis=0)
-        scores[filled] = (np.maximum(closest - LEAST, 0) @ weights) / weights.sum()
-        return scores
+        best = np.maximum.reduceat(alike.take(where.take(words), axis=0), starts, axis=0)
+        found[filled] = np.maximum(best - LEAST, 0)
+        return found
 
     def _cosines(self, some: Numbers, others: npt.NDArray[np.intp]) -> Floats:
         """A row for each of the others.

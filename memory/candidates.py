@@ -80,7 +80,6 @@ def gather(details: asyncpg.Record, messages: Chosen, facts: Chosen, ring: KeyRi
         words=joined("words"),
         meaning=joined("meaning"),
         words_before=joined("words_before"),
-        words_after=joined("words_after"),
         meaning_after=joined("meaning_after"),
         around=joined("around"),
     )

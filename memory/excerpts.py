@@ -3,14 +3,21 @@
 import re
 from collections.abc import Mapping
 
-LONGEST = 320
-"""Characters of a message that are worth their place in a prompt; most messages are shorter."""
+FIRST, ROOM, LONGEST = 5, 480, 200
+"""Characters that the first few memories may take, which hold most answers, and those that any other may."""
+BESIDE_BEFORE, BESIDE_AFTER = 0.5, 0.25
+"""What the sentences before and after lend of their scores: a sentence goes on with the matter of the one before it."""
 READ = 4_000
 """Characters of a message that are looked at."""
 WHEN = 2.0
 """What a date in a sentence is worth when the question asks for one, in the unit of a term's IDF."""
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 DATED = re.compile(r"\(\d{1,2} [A-Z]|\([A-Z][a-z]+ \d{4}\)|\(\d{4}\)")
+
+
+def room(rank: int) -> int:
+    """Characters that are worth their place in a prompt, of the memory at this place of the order."""
+    return ROOM if rank < FIRST else LONGEST
 
 
 class Cutter:
@@ -29,7 +36,7 @@ class Cutter:
         if len(text) <= longest:
             return text
         sentences = [sentence.strip() for sentence in SENTENCE.split(text[:READ]) if sentence.strip()]
-        scores = [self._score(sentence) for sentence in sentences]
+        scores = self._scores(sentences)
         # of equal ones the first: the head of a message says what it is about
         order = sorted(range(len(sentences)), key=lambda i: (-scores[i], i))
         kept: set[int] = set()
@@ -41,6 +48,14 @@ class Cutter:
             if left < 20:
                 break
         return _joined(sentences, kept, longest)
+
+    def _scores(self, sentences: list[str]) -> list[float]:
+        own = [self._score(sentence) for sentence in sentences]
+        before, after = [0.0, *own[:-1]], [*own[1:], 0.0]
+        return [
+            mine + BESIDE_BEFORE * earlier + BESIDE_AFTER * later
+            for mine, earlier, later in zip(own, before, after, strict=True)
+        ]
 
     def _score(self, sentence: str) -> float:
         found = 0.0

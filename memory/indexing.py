@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from memory import associations, lexical, ranking, temporal
+from memory import associations, lexical, temporal, traits
 from memory.models import model_of
 from memory.ports import Vectors
 from memory.postgres import Connection
@@ -124,8 +124,8 @@ def _traits(rows: Sequence[EpisodeRow]) -> list[int]:
     asking = {(row.conversation_id, row.seq) for row in rows if "?" in row.text}
     speakers = frozenset(word for row in rows for word in (row.speaker or "").lower().split())
     return [
-        ranking.traits(row.text[:INDEXED_CHARACTERS], speakers)
-        | (ranking.Trait.ANSWERS if (row.conversation_id, row.seq - 1) in asking else 0)
+        traits.traits(row.text[:INDEXED_CHARACTERS], speakers)
+        | (traits.Trait.ANSWERS if (row.conversation_id, row.seq - 1) in asking else 0)
         for row in rows
     ]
 

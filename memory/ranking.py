@@ -4,91 +4,18 @@ The weights are constants, chosen with whole conversations left out of the fit i
 what each signal earns). Nothing is learnt from users.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 
 import numpy as np
 import numpy.typing as npt
 
-from memory.associations import Floats, Numbers, WordTable
+from memory.associations import Floats, WordTable
+from memory.questions import Question
+from memory.traits import NAMES_SHIFT, Trait
 
-
-class Trait:
-    """What a message looks like, whatever is asked, in bits. Bits 8 and 9 count the names in it, up to three.
-
-    Plain numbers: an enumeration's operators would take longer than all other signals together.
-    """
-
-    ASKS = 1
-    """It contains a question."""
-    ANSWERS = 2
-    """The message before it contains a question."""
-    HAS_PHOTO = 4
-    NAMES_TIME = 8
-    HAS_NUMBER = 16
-    STANDING = 32
-    """It sets a rule or a preference that is meant to last: "always …", "I prefer …"."""
-    QUOTES = 64
-
-
-NAMES_SHIFT = 8
 EPOCH = date(1970, 1, 1)
-
-TIME_WORD = re.compile(
-    r"\b(yesterday|today|tonight|tomorrow|last|next|ago|week|weekend|month|years?|monday|tuesday|wednesday|thursday"
-    r"|friday|saturday|sunday|january|february|march|april|june|july|august|september|october|november|december|20\d\d"
-    r"|since|recently|few days|morning|evening)\b",
-    re.IGNORECASE,
-)
-NUMBER = re.compile(
-    r"\b(\d+|one|two|three|four|five|six|seven|eight|nine|ten|twice|once|couple|dozen)\b", re.IGNORECASE
-)
-STANDING = re.compile(
-    r"\b(always|never|prefer|preference|from now on|make sure (you|to)|whenever i|don['’]t (ever|want)"
-    r"|please (don['’]t|do not|always|never))\b",
-    re.IGNORECASE,
-)
-CAPITALISED = re.compile(r"(?<![.!?\]] )(?<!^)\b[A-Z][a-z]{2,}")
-NO_NAMES = frozenset(
-    {"Thanks", "Yeah", "Yes", "The", "And", "But", "What", "How", "Wow", "That", "This", "You", "Your"}
-)
-
-ASKS_WHEN = re.compile(r"\bwhen\b|what (date|day|month|year)|how long ago", re.IGNORECASE)
-ASKS_AMOUNT = re.compile(r"how (many|much|long|often|old)", re.IGNORECASE)
-ASKS_NAME = re.compile(
-    r"\b(who|which|where|whose|name|named|called|titles?|what (is|are|was|were) the|what (books?|movies?|films?|games?"
-    r"|songs?|bands?|cit(y|ies)|countr(y|ies)|places?|states?|team|brand|company|series|show|artist|author|restaurant"
-    r"|kind|types?|breed))",
-    re.IGNORECASE,
-)
-ASKS_HELP = re.compile(
-    r"\b(can|could|would|will|should) (you|i)\b|how (do|should|can|would) i|suggest|recommend|help"
-    r"|i['’]m (trying|planning|looking|working|about|thinking)",
-    re.IGNORECASE,
-)
-FIRST_PERSON = re.compile(r"\b(i|my|me|mine|i['’]m|i['’]ve|i['’]d)\b", re.IGNORECASE)
-SECOND_PERSON = re.compile(r"\b(you|your|yours)\b", re.IGNORECASE)
-
-
-def traits(text: str, speakers: frozenset[str] = frozenset()) -> int:
-    """What a message's own text shows, with the names in it that are not the speakers'."""
-    found = 0
-    if "?" in text:
-        found |= Trait.ASKS
-    if "[photo: " in text:
-        found |= Trait.HAS_PHOTO
-    if TIME_WORD.search(text):
-        found |= Trait.NAMES_TIME
-    if NUMBER.search(text):
-        found |= Trait.HAS_NUMBER
-    if STANDING.search(text):
-        found |= Trait.STANDING
-    if '"' in text:
-        found |= Trait.QUOTES
-    names = {name for name in CAPITALISED.findall(text) if name.lower() not in speakers} - NO_NAMES
-    return found | min(len(names), 3) << NAMES_SHIFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +41,6 @@ class Candidates:
     """Cosine of the question's and the memory's vectors, above the least alike memory; 0 when one is missing."""
     words_before: Floats
     """Mean over the two messages before."""
-    words_after: Floats
     meaning_after: Floats
     around: Floats
     """Best sum of words and meaning within a sitting's reach."""
@@ -124,78 +50,38 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a question shows of what it asks for."""
-
-    about_role: str | None
-    """Whose messages it is about, by pronoun; None when it names people or nobody."""
-    about_speaker: str | None
-    """The one speaker whom it names."""
-    about_nobody: bool
-    """It says neither "I" nor "you", and names no speaker."""
-    asks_when: bool
-    asks_amount: bool
-    asks_name: bool
-    asks_help: bool
-    days: Sequence[tuple[date, date]]
-    """The ranges of days that it names."""
-    words: Numbers
-    """Numbers of its words in the table of associations, the speakers' names left out."""
-    word_weights: Floats
-    """How telling each of them is: its IDF in this user's memories."""
-
-
-def _role(text: str) -> str | None:
-    if FIRST_PERSON.search(text):
-        return "user"
-    return "assistant" if SECOND_PERSON.search(text) else None
-
-
-def read_question(
-    text: str, names: Sequence[str], days: Sequence[tuple[date, date]], words: Numbers, word_weights: Floats
-) -> Question:
-    named = sorted({name.lower() for name in names if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)})
-    role = None if named else _role(text)
-    return Question(
-        about_role=role,
-        about_speaker=named[0] if len(named) == 1 else None,
-        about_nobody=not named and role is None,
-        asks_when=bool(ASKS_WHEN.search(text)),
-        asks_amount=bool(ASKS_AMOUNT.search(text)),
-        asks_name=bool(ASKS_NAME.search(text)),
-        asks_help=bool(ASKS_HELP.search(text)),
-        days=days,
-        words=words,
-        word_weights=word_weights,
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Weights:
     """What each signal is worth, in the unit of the fused score."""
 
-    words: float = 1.4
-    meaning: float = 3.0
-    associations: float = 3.3
-    words_before: float = 1.2
-    words_after: float = 0.5
-    meaning_after: float = 0.6
-    associations_near: float = 0.6
-    around: float = 1.7
-    spoken_by: float = 2.1
-    spoken_by_user: float = 0.4
+    words: float = 1.1
+    meaning: float = 2.3
+    associations: float = 1.8
+    associations_around: float = 3.0
+    """Of the message with the two before it, as if they were one: a question and its answer share out the words."""
+    words_before: float = 0.7
+    meaning_after: float = 1.2
+    around: float = 1.9
+    spoken_by: float = 2.0
+    spoken_by_user: float = 1.2
     """More of it when the question says "I" or "my"."""
-    user_by_default: float = 1.8
+    user_by_default: float = 1.2
     """The user's own words, when the question is about nobody in particular."""
-    long: float = -0.7
-    answers: float = 0.5
+    long: float = -0.5
+    answers: float = 0.6
     photo: float = 0.4
+    names: float = 0.5
     time_asked: float = 1.7
-    number_asked: float = 1.3
-    name_asked: float = 1.6
-    date: float = 3.4
-    standing: float = 0.5
-    standing_asked: float = 1.4
+    number_asked: float = 1.2
+    name_asked: float = 1.2
+    date: float = 4.3
+    standing: float = 0
+    standing_asked: float = 0
+    rule: float = 0
+    acknowledges: float = 0
+    opening: float = 2.4
+    """When an overview is asked for: what a day's talk begins with says what it is about."""
+    companion_sums_up: float = 4.5
+    """When a summary is asked for: the companion's own words, which gather what was said."""
     fact: float = 2.0
     """Not fitted, for want of facts in the sets: a fact has no neighbours to speak for it, and says in a few words what
     took several messages to say."""
@@ -205,8 +91,29 @@ class Weights:
 
 
 WEIGHTS = Weights()
+"""Where both sides write about as much, as people do."""
+ESSAYS = replace(
+    WEIGHTS,
+    words=3.0,
+    meaning=4.5,
+    associations_around=0,
+    meaning_after=0,
+    around=0.9,
+    user_by_default=6.5,
+    answers=0,
+    date=1.7,
+    standing=0.9,
+    standing_asked=1.6,
+    rule=1.5,
+    acknowledges=-0.6,
+)
+"""Where the companion answers in essays: they touch on everything, so that what stands near them tells little."""
+ESSAYS_FROM, ESSAYS_TO = 2.0, 4.0
+"""How many times as long the companion's messages are, on average, for their weights to begin to count, and to hold."""
 ESSAY = 400
 """Characters from which a message counts as long: it touches on more than what is asked."""
+OPENING = 12
+"""Messages in which a day's opening fades."""
 
 
 DAY = 86_400_000_000
@@ -228,26 +135,53 @@ def date_match(days: npt.NDArray[np.int64], ranges: Sequence[tuple[date, date]])
 
 
 def associations(candidates: Candidates, question: Question, table: WordTable) -> tuple[Floats, Floats]:
-    """How close each candidate's words come to the question's, as a share of the best; and the mean of its neighbours."""
-    own = table.closeness(question.words, question.word_weights, candidates.known_words)
-    if own.size and own.max() > 0:
-        own /= own.max()
-    near = np.zeros_like(own)
+    """How close each candidate's words come to the question's, alone and with the two before it; as shares of the best."""
+    closest = table.closest(question.words, candidates.known_words)
     episodes = np.flatnonzero(~candidates.facts)
     order = episodes[np.lexsort((candidates.seqs[episodes], candidates.conversations[episodes]))]
-    left, right = order[:-1], order[1:]
-    beside = (candidates.conversations[left] == candidates.conversations[right]) & (
-        candidates.seqs[left] + 1 == candidates.seqs[right]
-    )
-    near[right[beside]] += own[left[beside]] / 2
-    near[left[beside]] += own[right[beside]] / 2
-    return own, near
+    seqs, conversations = candidates.seqs[order], candidates.conversations[order]
+    own = closest[order]
+    together = own.copy()
+    for step in (1, 2):
+        near = (conversations[step:] == conversations[:-step]) & (seqs[step:] - seqs[:-step] <= 2)
+        later = np.flatnonzero(near) + step
+        together[later] = np.maximum(together[later], own[later - step])
+    around = closest.copy()
+    around[order] = together
+    return _share(closest @ question.word_weights), _share(around @ question.word_weights)
+
+
+def _share(scores: Floats) -> Floats:
+    most = scores.max() if scores.size else 0
+    return scores / most if most > 0 else scores
+
+
+def essays(candidates: Candidates) -> float:
+    """How far the companion writes essays where the user writes messages: 0 … 1."""
+    told = candidates.lengths[~candidates.facts]
+    roles = [role for role, fact in zip(candidates.roles, candidates.facts, strict=True) if not fact]
+    by_user = np.array([role == "user" for role in roles], bool)
+    if by_user.all() or not by_user.any():
+        return 0.0
+    times = float(told[~by_user].mean() / max(told[by_user].mean(), 1.0))
+    return float(np.clip(np.log2(max(times, 1.0) / ESSAYS_FROM) / np.log2(ESSAYS_TO / ESSAYS_FROM), 0, 1))
+
+
+def openings(candidates: Candidates) -> Floats:
+    """1 for what a day's talk begins with, as far as the candidates show it, fading from message to message."""
+    days = np.stack([candidates.conversations, candidates.said_at // DAY], axis=1)
+    _, which = np.unique(days, axis=0, return_inverse=True)
+    first = np.full(len(candidates), np.iinfo(np.int64).max)
+    np.minimum.at(first, which, candidates.seqs)
+    since = (candidates.seqs - first[which]).astype(np.float32)
+    fading: Floats = np.where(candidates.facts, 0, np.exp(-since / OPENING)).astype(np.float32)
+    return fading
 
 
 def features(candidates: Candidates, question: Question, table: WordTable) -> Floats:
     """A column of signals each, in the order of `Weights`."""
     c, shown = candidates, candidates.traits
-    own, near = associations(c, question, table)
+    own, around = associations(c, question, table)
     none = np.zeros(len(c), np.float32)
     by_user = np.array([role == "user" for role in c.roles], bool)
     standing = by_user & (shown & Trait.STANDING > 0)
@@ -256,10 +190,9 @@ def features(candidates: Candidates, question: Question, table: WordTable) -> Fl
         c.words,
         c.meaning,
         own,
+        around,
         c.words_before,
-        c.words_after,
         c.meaning_after,
-        near,
         c.around,
         _spoken_by(c, question),
         by_user if question.about_role == "user" else none,
@@ -267,12 +200,17 @@ def features(candidates: Candidates, question: Question, table: WordTable) -> Fl
         np.clip(np.log(np.maximum(c.lengths, 1) / ESSAY), 0, 3),
         shown & Trait.ANSWERS > 0,
         shown & Trait.HAS_PHOTO > 0,
+        names / 3,
         shown & Trait.NAMES_TIME > 0 if question.asks_when else none,
         shown & Trait.HAS_NUMBER > 0 if question.asks_amount else none,
         np.where(names > 0, names / 3, 0.3 * (shown & Trait.QUOTES > 0)) if question.asks_name else none,
         date_match(c.said_at // DAY, question.days) if question.days else none,
         standing,
         standing if question.asks_help else none,
+        by_user & (shown & Trait.RULE > 0),
+        shown & Trait.ACKNOWLEDGES > 0,
+        openings(c) if question.asks_overview else none,
+        ~by_user & ~c.facts if question.asks_summary else none,
         c.facts,
     )
     return np.array(columns, np.float32)
@@ -286,9 +224,9 @@ def _spoken_by(candidates: Candidates, question: Question) -> npt.NDArray[np.boo
     return np.array([role == question.about_role for role in candidates.roles], bool)
 
 
-def rank(
-    candidates: Candidates, question: Question, table: WordTable, weights: Weights = WEIGHTS
-) -> tuple[list[int], Floats]:
+def rank(candidates: Candidates, question: Question, table: WordTable) -> tuple[list[int], Floats]:
     """The candidates' places, best first, and each one's score; equal scores in the order of saying."""
-    scores = weights.vector() @ features(candidates, question, table)
+    share = np.float32(essays(candidates))
+    weights = (1 - share) * WEIGHTS.vector() + share * ESSAYS.vector()
+    scores = weights @ features(candidates, question, table)
     return np.lexsort((candidates.seqs, candidates.said_at, -scores)).tolist(), scores

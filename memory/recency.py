@@ -7,14 +7,16 @@ import numpy as np
 
 from memory import lexical
 from memory.associations import Floats, WordTable
-from memory.ranking import Candidates, Question
+from memory.questions import Question
+from memory.ranking import DAY, EPOCH, Candidates
 
 HEAD = 5
 """Memories at the top of which those about the best one's matter stand newest first."""
 DEPTH = 16
 """How far down a newer statement of the same matter is looked for."""
-ALIKE, SAME_STATEMENT = 0.6, 0.7
-"""Cosines of two messages' mean words: about the same matter; so near that the newer one is fetched from below."""
+ALIKE, OWN_ALIKE, SAME_STATEMENT = 0.6, 0.5, 0.7
+"""Cosines of two messages' mean words: about the same matter; the same, when the question is about the user; so near
+that the newer one is fetched from below, which is done for the user's own matters alone."""
 PAST = re.compile(r"\b(did|was|were|had|ago|used to)\b", re.IGNORECASE)
 
 
@@ -23,12 +25,13 @@ def newest_first(
 ) -> list[int]:
     """Put the newest of those about one matter first, with the newer statement that comes nearest to the best one.
 
-    A question about the past, or about a day, wants what was true then: its order stays. So does that of a question in
-    another language than English, whose few known words would take any two messages for one matter.
+    A question about the past, or about days gone by, wants what was true then: its order stays. So does that of a
+    question in another language than English, whose few known words would take any two messages for one matter.
     """
     ordered = list(order)
-    if not ordered or PAST.search(text) or question.days or not lexical.seems_english(text):
+    if not ordered or PAST.search(text) or _gone_by(question, candidates) or not lexical.seems_english(text):
         return ordered
+    own = question.about_role == "user"
     best = ordered[0]
     matter = _mean(candidates, best, table)
 
@@ -42,15 +45,22 @@ def newest_first(
     below = {
         rank: likeness(ordered[rank])
         for rank in range(HEAD, min(DEPTH, len(ordered)))
-        if age(ordered[rank]) > age(best)
+        if own and age(ordered[rank]) > age(best)
     }
     newer = max(below, key=below.__getitem__, default=None)
     if newer is not None and below[newer] >= SAME_STATEMENT:
         ordered.insert(HEAD - 1, ordered.pop(newer))
-    ranks = [rank for rank in range(min(HEAD, len(ordered))) if rank == 0 or likeness(ordered[rank]) >= ALIKE]
+    least = OWN_ALIKE if own else ALIKE
+    ranks = [rank for rank in range(min(HEAD, len(ordered))) if rank == 0 or likeness(ordered[rank]) >= least]
     for rank, place in zip(ranks, sorted((ordered[rank] for rank in ranks), key=age, reverse=True), strict=True):
         ordered[rank] = place
     return ordered
+
+
+def _gone_by(question: Question, candidates: Candidates) -> bool:
+    """Whether it names days that were over when something was said last: "this year" is not, "last May" is."""
+    last = int(candidates.said_at.max()) // DAY
+    return any((end - EPOCH).days < last for _, end in question.days)
 
 
 def _mean(candidates: Candidates, place: int, table: WordTable) -> Floats:

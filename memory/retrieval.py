@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import numpy as np
 
-from memory import associations, budget, candidates, excerpts, lexical, ranking, recency, scores, temporal
+from memory import associations, budget, candidates, excerpts, lexical, questions, ranking, recency, scores, temporal
 from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, term_weights
 from memory.models import model_of
 from memory.ports import Vectors
@@ -98,7 +98,7 @@ async def recall(connection: Connection, query: RecallQuery) -> list[RecalledIte
     # opened and rendered one by one, as long as there is room
     distinct = budget.distinct(order, found.text)
     cutter = excerpts.Cutter(telling, asks_when=question.asks_when)
-    items = (_item(found, place, float(worth[place]), query, cutter) for place in distinct)
+    items = (_item(found, place, float(worth[place]), query, cutter, rank) for rank, place in enumerate(distinct))
     return budget.within(items, lambda item: item.text, token_budget=query.token_budget, limit=query.limit)
 
 
@@ -140,7 +140,7 @@ def _id_list(ids: list[bytes]) -> str:
     return "{" + ",".join([one.hex() for one in ids]) + "}"
 
 
-def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:
+def _question(query: RecallQuery, idfs: dict[str, float]) -> questions.Question:
     names = {word for name in query.names for word in name.lower().split()}
     table = associations.table()
     known: dict[int, float] = {}
@@ -148,7 +148,7 @@ def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:
         idf = idfs.get(lexical.stem(word, query.language))
         if idf is not None and word not in names and (number := table.number(word)) is not None:
             known[number] = idf
-    return ranking.read_question(
+    return questions.read_question(
         query.text,
         query.names,
         temporal.asked_about(query.text, query.now, query.time_zone),
@@ -158,7 +158,7 @@ def _question(query: RecallQuery, idfs: dict[str, float]) -> ranking.Question:
 
 
 def _item(
-    found: candidates.Found, place: int, score: float, query: RecallQuery, cutter: excerpts.Cutter
+    found: candidates.Found, place: int, score: float, query: RecallQuery, cutter: excerpts.Cutter, rank: int
 ) -> RecalledItem:
     columns = found.columns
     said_at = EPOCH + timedelta(microseconds=int(columns.said_at[place]))
@@ -170,7 +170,7 @@ def _item(
     return RecalledItem(
         id=found.id(place),
         layer="fact" if fact else "episode",
-        text=f"[{day.isoformat()}] {told_by}{cutter.cut(found.text(place))}",
+        text=f"[{day.isoformat()}] {told_by}{cutter.cut(found.text(place), longest=excerpts.room(rank))}",
         score=score,
         why=why or ("neighbour",),
         said_at=said_at,

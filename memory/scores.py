@@ -42,7 +42,6 @@ class Chosen:
     words: Floats
     meaning: Floats
     words_before: Floats
-    words_after: Floats
     meaning_after: Floats
     around: Floats
 
@@ -103,7 +102,6 @@ def _messages(
         words[best],
         meaning[best],
         _mean_of_two(words, keys, -1)[best],
-        _mean_of_two(words, keys, 1)[best],
         _mean_of_two(meaning, keys, 1)[best],
         around[best],
     )
@@ -114,7 +112,7 @@ def _facts(row: asyncpg.Record, scale: Scale, lexical: Floats, dense: Floats) ->
     best = np.argsort(-(words + meaning), kind="stable")[:FACTS]
     none = np.zeros(len(best), np.float32)
     ids = _ids(row["fact_ids"], best)
-    return Chosen(ids, np.nan_to_num(dense[best], nan=-1.0), words[best], meaning[best], none, none, none, none)
+    return Chosen(ids, np.nan_to_num(dense[best], nan=-1.0), words[best], meaning[best], none, none, none)
 
 
 def _ids(packed: bytes | None, places: npt.NDArray[np.intp]) -> list[bytes]:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from memory import associations, budget, excerpts, ranking, recency
-from memory.ranking import Candidates, Trait
+from memory import associations, budget, excerpts, questions, ranking, recency, traits
+from memory.ranking import Candidates
+from memory.traits import Trait
 
 TABLE = associations.table()
 
@@ -26,7 +27,6 @@ class Memory:
     words: float = 0.3
     meaning: float = 0.5
     words_before: float = 0
-    words_after: float = 0
     meaning_after: float = 0.3
     around: float = 1.0
     fact: bool = False
@@ -52,19 +52,18 @@ def columns(memories: Sequence[Memory]) -> Candidates:
         words=numbers("words"),
         meaning=numbers("meaning"),
         words_before=numbers("words_before"),
-        words_after=numbers("words_after"),
         meaning_after=numbers("meaning_after"),
         around=numbers("around"),
     )
 
 
-def ranked(memories: Sequence[Memory], question: ranking.Question) -> list[Memory]:
+def ranked(memories: Sequence[Memory], question: questions.Question) -> list[Memory]:
     return [memories[place] for place in ranking.rank(columns(memories), question, TABLE)[0]]
 
 
-def asking(text: str, days: list[tuple[date, date]] | None = None) -> ranking.Question:
+def asking(text: str, days: list[tuple[date, date]] | None = None) -> questions.Question:
     words = TABLE.numbers(text)
-    return ranking.read_question(text, ["Caroline", "Melanie"], days or [], words, np.ones(len(words), np.float32))
+    return questions.read_question(text, ["Caroline", "Melanie"], days or [], words, np.ones(len(words), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -78,13 +77,73 @@ def asking(text: str, days: list[tuple[date, date]] | None = None) -> ranking.Qu
         ("What did I say?", {"role": "user"}),
         ("When was it?", {"traits": Trait.NAMES_TIME}),
         ("How many were there?", {"traits": Trait.HAS_NUMBER}),
-        ("Which city was it?", {"traits": 2 << ranking.NAMES_SHIFT}),
+        ("Which city was it?", {"traits": 2 << traits.NAMES_SHIFT}),
         ("What about the pets?", {"known_words": TABLE.numbers("Our dog barks at cats").tobytes()}),
+        ("anything", {"traits": 2 << traits.NAMES_SHIFT}),
+        ("Where did you say my keys are?", {"role": "assistant"}),
+        ("A summary of the trip, please.", {"role": "assistant"}),
     ],
 )
 def test_a_signal_decides_between_equals(question: str, better: dict[str, object]) -> None:
-    preferred = replace(PLAIN, seq=50, **better)  # type: ignore[arg-type]
-    assert ranked([PLAIN, preferred], asking(question))[0] == preferred
+    plain = replace(PLAIN, role="user" if better.get("role") == "assistant" else "assistant")
+    preferred = replace(plain, seq=50, **better)  # type: ignore[arg-type]
+    assert ranked([plain, preferred], asking(question))[0] == preferred
+
+
+ESSAY = replace(PLAIN, seq=5, length=3_000, words=0.1, meaning=0.1)
+"""Beside the others it shows that the companion writes essays."""
+MINE = replace(PLAIN, role="user", length=60)
+
+
+@pytest.mark.parametrize(
+    ("question", "better", "worse"),
+    [
+        ("What is a login form?", {}, {"role": "assistant"}),
+        ("How do I make a form?", {"traits": Trait.STANDING}, {}),
+        ("How do I make a form?", {"traits": Trait.RULE}, {}),
+        ("How do I make a form?", {}, {"traits": Trait.ACKNOWLEDGES}),
+    ],
+)
+def test_where_the_companion_writes_essays_what_the_user_set_counts_more(
+    question: str, better: dict[str, object], worse: dict[str, object]
+) -> None:
+    first = replace(MINE, seq=20, **worse)  # type: ignore[arg-type]
+    preferred = replace(MINE, seq=50, **better)  # type: ignore[arg-type]
+    talk = [first, preferred, ESSAY]
+    assert ranking.essays(columns(talk)) == 1
+    assert ranked(talk, asking(question))[0] == preferred
+
+
+def test_people_write_no_essays_and_facts_are_nobodys_messages() -> None:
+    assert ranking.essays(columns([MINE, replace(MINE, role="assistant", length=110)])) == 0
+    assert ranking.essays(columns([MINE, MINE])) == 0
+    assert ranking.essays(columns([MINE, replace(ESSAY, fact=True)])) == 0
+    assert 0 < ranking.essays(columns([MINE, replace(MINE, role="assistant", length=170)])) < 1
+
+
+def test_words_shared_out_between_a_question_and_its_answer_count_together() -> None:
+    def saying(seq: int, text: str) -> Memory:
+        return replace(PLAIN, seq=seq, known_words=TABLE.numbers(text).tobytes())
+
+    apart = [saying(1, "Our dog"), saying(11, "in Chicago")]
+    together = [saying(21, "Our dog"), saying(22, "in Chicago")]
+    assert ranked([*apart, *together], asking("Which city for pets?"))[0] == together[1]
+
+
+def test_an_overview_begins_with_what_the_days_began_with() -> None:
+    later = datetime(2023, 6, 8, tzinfo=UTC)
+    talk = [replace(PLAIN, seq=n, said_at=PLAIN.said_at if n < 30 else later) for n in range(1, 60)]
+    first = ranked(talk, asking("In what order did the topics of our talks come up?"))[:4]
+    assert {memory.seq for memory in first} == {1, 2, 30, 31}
+
+
+def test_orders_and_acknowledgements_are_told_by_how_a_sentence_begins() -> None:
+    rule = Trait.STANDING | Trait.RULE
+    assert traits.traits("Always name the source when I ask about news.") & rule == rule
+    assert traits.traits("I prefer tea.") & rule == Trait.STANDING
+    assert traits.traits("I've never been there, like I always say.") & rule == 0
+    assert traits.traits("Thanks, that helps!") & Trait.ACKNOWLEDGES
+    assert not traits.traits("I say thanks to Ann.") & Trait.ACKNOWLEDGES
 
 
 def test_a_date_in_the_question_prefers_what_was_said_then() -> None:
@@ -100,20 +159,19 @@ def test_equals_stand_in_the_order_of_saying_whatever_the_store_gave() -> None:
 
 
 def test_names_are_counted_and_speakers_are_not() -> None:
-    shown = ranking.traits("Yesterday Melanie and I saw Rome and Naples.", frozenset({"melanie"}))
-    assert shown >> ranking.NAMES_SHIFT == 2
+    shown = traits.traits("Yesterday Melanie and I saw Rome and Naples.", frozenset({"melanie"}))
+    assert shown >> traits.NAMES_SHIFT == 2
     assert shown & Trait.NAMES_TIME
 
 
 def test_associated_words_are_close_and_unknown_ones_harmless() -> None:
-    close, far = TABLE.closeness(
+    (close,), (far,) = TABLE.closest(
         TABLE.numbers("cities"),
-        np.ones(1, np.float32),
         [TABLE.numbers("I was in Chicago").tobytes(), TABLE.numbers("I like pasta").tobytes()],
     )
     assert close > far + 0.2
     assert TABLE.numbers("xqzzt").size == 0
-    assert TABLE.closeness(TABLE.numbers(""), np.zeros(0, np.float32), [b"\0\0"]).tolist() == [0]
+    assert TABLE.closest(TABLE.numbers(""), [b"\0\0"]).shape == (1, 0)
 
 
 def test_a_long_message_is_cut_to_the_sentences_that_answer() -> None:
@@ -125,6 +183,21 @@ def test_a_long_message_is_cut_to_the_sentences_that_answer() -> None:
     assert cut.startswith(("…", "This part"))
     assert excerpts.Cutter({"regatta": 3.0}).cut("short") == "short"
     assert len(excerpts.Cutter({}).cut("x" * 50_000)) < 3 * excerpts.LONGEST
+
+
+def test_the_sentence_after_a_hit_is_kept_before_one_far_from_it() -> None:
+    filler = "It rained for most of the afternoon and nothing else happened at all. "
+    text = filler * 3 + "I went to the regatta. We saw thirty boats. " + filler * 3
+    cut = excerpts.Cutter({"regatta": 3.0}).cut(text, longest=60)
+    assert cut == "… I went to the regatta. We saw thirty boats. …"
+
+
+def test_the_first_memories_get_more_room() -> None:
+    assert [excerpts.room(rank) for rank in (0, excerpts.FIRST - 1, excerpts.FIRST)] == [
+        excerpts.ROOM,
+        excerpts.ROOM,
+        excerpts.LONGEST,
+    ]
 
 
 def test_a_budget_skips_what_does_not_fit_and_says_nothing_twice() -> None:
@@ -148,4 +221,10 @@ def test_what_was_said_later_stands_above_what_it_corrects() -> None:
     assert now.index(0) < recency.HEAD
     assert sorted(now) == order
     assert recency.newest_first(order, found, "What was my budget for books?", asking("x"), TABLE) == order
+    gone, running = [(date(2023, 1, 1), date(2023, 1, 31))], [(date(2023, 1, 1), date(2023, 12, 31))]
+    assert recency.newest_first(order, found, text, asking(text, gone), TABLE) == order
+    assert recency.newest_first(order, found, text, asking(text, running), TABLE) == now
+    # of a question about somebody else nothing is fetched from below
+    other = "What is the budget for books?"
+    assert recency.newest_first(order, found, other, asking(other), TABLE) == order
     assert recency.newest_first([], columns([]), "What?", asking("What?"), TABLE) == []
