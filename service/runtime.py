@@ -154,8 +154,9 @@ def _open_embedders(
     settings: Settings, database: Database, stack: AsyncExitStack
 ) -> tuple[Embedder, FollowingEmbedder]:
     """What the settings name, and what follows the database's choice."""
-    own = _closing(stack, open_embedder(settings.embeddings, settings.backends))
-    following = FollowingEmbedder(own, database, lambda source: open_embedder(source, settings.backends))
+    spend = PostgresSpend(database)
+    own = _closing(stack, open_embedder(settings.embeddings, settings.backends, spend))
+    following = FollowingEmbedder(own, database, lambda source: open_embedder(source, settings.backends, spend))
     return own, _closing(stack, following)
 
 

@@ -17,6 +17,7 @@ from service.errors import RapportError, translate
 from service.following import FollowingEmbedder
 from service.imports.neutral import neutral_lines
 from service.imports.service import ImportOptions, ImportReport, import_conversation
+from service.llm.spend import PostgresSpend
 from service.sealing import open_database
 from service.settings import Settings
 
@@ -72,8 +73,9 @@ def _open(path: Path, options: ImportOptions, conversation: str | None) -> _File
 
 async def _run(settings: Settings, owner: Owner, file: _File, console: Console) -> ImportReport:
     database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
-    own = open_embedder(settings.embeddings, settings.backends)
-    embedder = FollowingEmbedder(own, database, lambda name: open_embedder(name, settings.backends))
+    spend = PostgresSpend(database)
+    own = open_embedder(settings.embeddings, settings.backends, spend)
+    embedder = FollowingEmbedder(own, database, lambda name: open_embedder(name, settings.backends, spend))
     read = 0
 
     async def source() -> AsyncIterator[bytes]:

@@ -44,8 +44,14 @@ class Prices(_Frozen):
 
     prompt: Annotated[float, Field(ge=0)] = 0.0
     completion: Annotated[float, Field(ge=0)] = 0.0
+    embedding: Annotated[float, Field(ge=0)] | None = None
+    """Of texts that it makes vectors of; without it, what a prompt costs."""
     daily_budget: Annotated[float, Field(gt=0)] | None = None
     """Beyond it the backend is passed over until midnight UTC."""
+
+    @property
+    def of_embeddings(self) -> float:
+        return self.prompt if self.embedding is None else self.embedding
 
 
 class Script(_Frozen):

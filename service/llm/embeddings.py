@@ -20,10 +20,12 @@ from service.llm.errors import (
     BackendInterruptedError,
     BackendRefusedError,
     BackendUnavailableError,
+    BudgetSpentError,
     ContextOverflowError,
     KeyRefusedError,
 )
 from service.llm.openai_compatible import OpenAICompatibleBackend
+from service.llm.spend import Budget, DailyLedger, SharedSpend
 
 BATCH = 64
 BATCH_CHARS = 200_000
@@ -59,12 +61,13 @@ class BackendEmbedder:
         dimensions: int | None = None,
         *,
         backend: OpenAICompatibleBackend | None = None,
+        spend: SharedSpend | None = None,
         batch: int = BATCH,
         pause: Callable[[int], float] = lambda attempt: 0.5 * 2**attempt,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`MODEL@WIDTH` asks for shorter vectors, which OpenAI's third generation makes. Without `dimensions`, the first
-        answer decides about them."""
+        answer decides about them. `spend` adds up what calls cost with the backend's replies, here and elsewhere."""
         if not config.embedding_model:
             raise BackendRefusedError("no embedding_model is configured", backend=config.name)
         self.name = config.embedding_model
@@ -84,6 +87,10 @@ class BackendEmbedder:
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
         self._questions = _Lane(self._ask_once, batch)
         self._bulk = _Lane(self._ask_patiently, batch)
+        self._price = config.prices.of_embeddings
+        self._ledger = DailyLedger(spend)
+        self._budget = Budget(self._ledger, config.name, config.prices.daily_budget)
+        self._merging: asyncio.Task[None] | None = None
         self.calls = 0
         self.texts = 0
         self.missed = 0
@@ -93,6 +100,11 @@ class BackendEmbedder:
     def is_resting(self) -> bool:
         """It failed several times in a row and is left alone for a while."""
         return self._circuit.is_open
+
+    @property
+    def is_spent_up(self) -> bool:
+        """Its backend's budget of the day is spent, by whomever and on whatever."""
+        return bool(self._price) and self._budget.is_exhausted
 
     async def check(self) -> None:
         """Ask for one vector, which tells the width. Raises `WrongWidthError`, or the `BackendError` in the way."""
@@ -123,6 +135,35 @@ class BackendEmbedder:
         await self._bulk.aclose()
         for backend in self._keys:
             await backend.aclose()
+        if self._merging is not None:
+            self._merging.cancel()
+            await asyncio.gather(self._merging, return_exceptions=True)
+            await self._ledger.merge()
+
+    # --- money
+
+    async def _afford(self) -> None:
+        """Raises `BudgetSpentError`. Who asks for nothing has nothing to pay."""
+        if not self._price:
+            return
+        if self._merging is None:
+            self._merging = asyncio.create_task(self._ledger.keep_merged(), name="embedding-spend")
+        await self._budget.known()
+        if self._budget.is_exhausted:
+            metrics.BUDGET_EXHAUSTED.labels(self.backend_name).inc()
+            raise BudgetSpentError(
+                "its daily budget is spent", backend=self.backend_name, retry_after=self._budget.wait()
+            )
+
+    def _pay(self, answer: Any, texts: Sequence[str]) -> None:
+        """For what the server counted, or for about as much where it doesn't count."""
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        counted = usage.get("prompt_tokens") or usage.get("total_tokens") if isinstance(usage, dict) else None
+        tokens = counted if isinstance(counted, int) and counted > 0 else _about(texts)
+        metrics.TOKENS.labels(self.backend_name, self._model, "embedding").inc(tokens)
+        if cost := tokens * self._price / 1_000_000:
+            self._budget.add(cost)
+            metrics.COST.labels(self.backend_name, self._model).inc(cost)
 
     # --- what is known already
 
@@ -148,13 +189,14 @@ class BackendEmbedder:
             try:
                 return await self._vectors(texts, PATIENCE)
             except BackendError as error:
-                if not error.retryable or attempt == ATTEMPTS - 1:
+                if not error.retryable or attempt == ATTEMPTS - 1 or isinstance(error, BudgetSpentError):
                     raise
                 await asyncio.sleep(min(error.retry_after or self._pause(attempt), PATIENCE))
         raise AssertionError("unreachable")
 
     async def _vectors(self, texts: list[str], patience: float) -> Vectors:
         """One call, or as many as it takes with shorter texts, or fewer, or another key."""
+        await self._afford()
         if self._circuit.is_open:
             raise BackendBusyError(
                 "resting after failures", backend=self.backend_name, retry_after=max(0.2, self._circuit.wait())
@@ -190,6 +232,7 @@ class BackendEmbedder:
         if self._shortened:
             body["dimensions"] = self._shortened
         answer = await self._with_any_key(body, patience)
+        self._pay(answer, body["input"])
         self.calls += 1
         self.texts += len(texts)
         metrics.EMBEDDING_CALLS.labels(self.backend_name).inc()
@@ -230,6 +273,11 @@ class BackendEmbedder:
             raise BackendInterruptedError("a vector without length", backend=backend)
         unit: Vectors = vectors / lengths
         return unit
+
+
+def _about(texts: Sequence[str]) -> int:
+    """Tokens, by their bytes: four to a token."""
+    return sum(len(text.encode("utf-8", "surrogatepass")) // 4 + 1 for text in texts)
 
 
 class _Kept:

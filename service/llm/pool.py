@@ -262,7 +262,9 @@ class Backends:
         self._providers = providers
         if self._learner is not None:
             self._learner.keep_only(providers)
-        if self._merging is None and any(config.prices.prompt or config.prices.completion for config in configs):
+        if self._merging is None and any(
+            config.prices.prompt or config.prices.completion or config.prices.embedding for config in configs
+        ):
             self._merging = asyncio.create_task(self._ledger.keep_merged(), name="spend")
 
     def _pause(self, errors: Sequence[BackendError], attempt: int) -> float:

@@ -37,7 +37,7 @@ async def read_backends(request: Request, operator: Operator, context: Context) 
 def _embeddings(embedder: Embedder) -> EmbeddingsView:
     embedder = embedder.active if isinstance(embedder, FollowingEmbedder) else embedder
     if isinstance(embedder, BackendEmbedder):
-        state = "resting" if embedder.is_resting else "ready"
+        state = "budget_spent" if embedder.is_spent_up else "resting" if embedder.is_resting else "ready"
         return EmbeddingsView(
             name=embedder.name,
             backend=embedder.backend_name,

@@ -80,7 +80,7 @@ class EmbeddingsView(BaseModel):
     name: str = Field(description="Names the model beside its vectors")
     backend: str | None = Field(description="null: the built-in model, in this process")
     dimensions: int
-    state: str = Field(description="ready, or resting: recall goes by words meanwhile")
+    state: str = Field(description="ready; resting or budget_spent: recall goes by words meanwhile")
     calls: int | None = Field(description="Of the model, since this process began")
     texts: int | None = Field(description="That these calls embedded")
 

@@ -16,6 +16,7 @@ from memory.shadow import Comparison, compare, percentile
 from service.embedding import BUILT_IN, open_embedder
 from service.following import LOOK_SECONDS
 from service.llm.embeddings import BackendEmbedder
+from service.llm.spend import PostgresSpend
 from service.sealing import open_database
 from service.settings import Settings
 
@@ -52,8 +53,8 @@ async def main(
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, source: str) -> AsyncIterator[Embedder]:
-    embedder = open_embedder(source, settings.backends)
+async def _opened(settings: Settings, database: Database, source: str) -> AsyncIterator[Embedder]:
+    embedder = open_embedder(source, settings.backends, PostgresSpend(database))
     try:
         yield embedder
     finally:
@@ -61,7 +62,10 @@ async def _opened(settings: Settings, source: str) -> AsyncIterator[Embedder]:
 
 
 async def _change(settings: Settings, database: Database, to: str, *, switch: bool) -> None:
-    async with _opened(settings, to) as new, _opened(settings, await _current_source(settings, database)) as old:
+    async with (
+        _opened(settings, database, to) as new,
+        _opened(settings, database, await _current_source(settings, database)) as old,
+    ):
         width = await _width(new)
         model = await reembedding.begin(database, new.name, width, to)
         _say(
@@ -100,7 +104,7 @@ async def _back(settings: Settings, database: Database) -> None:
     model = await reembedding.switch_back(database)
     _say(f"Back to {model.name}.")
     await asyncio.sleep(2 * LOOK_SECONDS)
-    async with _opened(settings, await _current_source(settings, database)) as old:
+    async with _opened(settings, database, await _current_source(settings, database)) as old:
         await _fill(database, old, model)  # what was said since the switch
 
 
@@ -109,7 +113,7 @@ async def _current_source(settings: Settings, database: Database) -> str:
     async with database.system() as connection:
         current = (await read_models(connection))["current"]
     for source in (current.source, settings.embeddings, BUILT_IN):
-        async with _opened(settings, source) as embedder:
+        async with _opened(settings, database, source) as embedder:
             if source and embedder.name == current.name:
                 return source
     raise ReembeddingError(

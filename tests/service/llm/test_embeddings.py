@@ -11,10 +11,12 @@ import pytest
 from memory.errors import EmbedderUnavailableError
 from memory.models import model_of
 from memory.ports import Embedder
+from memory.postgres import Database, PoolConfig
 from service.llm.breaker import FIRST_REST
 from service.llm.config import BackendConfig
 from service.llm.embeddings import BackendEmbedder, WrongWidthError
-from service.llm.errors import BackendInterruptedError, BackendRefusedError, ModelNotFoundError
+from service.llm.errors import BackendInterruptedError, BackendRefusedError, BudgetSpentError, ModelNotFoundError
+from service.llm.spend import PostgresSpend
 from tests.misbehaving.process import Misbehaving
 
 Make = Callable[..., BackendEmbedder]
@@ -87,14 +89,16 @@ async def test_failures_reach_everyone_who_waits(embedder_for: Make) -> None:
 
 async def test_a_question_overtakes_bulk_work(embedder_for: Make, misbehaving: Misbehaving) -> None:
     embedder = embedder_for()
-    bulk = asyncio.create_task(embedder.embed([f"line {number}" for number in range(640)]))
-    await asyncio.sleep(0.005)
+    bulk = asyncio.create_task(embedder.embed([f"line {number}" for number in range(1280)]))
+    while not embedder.calls:  # noqa: ASYNC110  the embedder has no event for it
+        await asyncio.sleep(0.001)
+    before = embedder.calls
     await embedder.embed(["Who am I?"], question=True)
     assert not bulk.done()
     await bulk
     sizes = [len(request["embeddings"]["input"]) for request in misbehaving.state()["requests"]]
-    assert sorted(sizes) == [1, *[64] * 10]
-    assert sizes.index(1) <= 3
+    assert sorted(sizes) == [1, *[64] * 20]
+    assert sizes.index(1) <= before + 2, "the one that ran, and the one that was being sent"
 
 
 async def test_a_server_that_fails_is_left_alone_and_asked_again(embedder_for: Make, misbehaving: Misbehaving) -> None:
@@ -176,3 +180,50 @@ async def test_one_who_stops_waiting_does_not_disturb_the_others(embedder_for: M
 async def test_without_a_model_there_is_no_embedder(misbehaving: Misbehaving) -> None:
     with pytest.raises(BackendRefusedError):
         BackendEmbedder(BackendConfig(name="b", url=misbehaving.url), 8)
+
+
+def priced(embedder_for: Make, **prices: float) -> BackendEmbedder:
+    return embedder_for(prices={"embedding": 1_000_000, **prices})  # the misbehaving server counts one token a call
+
+
+async def test_vectors_count_towards_the_budget_of_their_backend(embedder_for: Make, misbehaving: Misbehaving) -> None:
+    embedder = priced(embedder_for, daily_budget=1.0)
+    await embedder.embed(["How many tokens has a text that nobody counted so far?"])
+    assert embedder.is_spent_up
+    with pytest.raises(EmbedderUnavailableError) as raised:
+        await embedder.embed(["And who pays for another one?"], question=True)
+    assert isinstance(raised.value.__cause__, BudgetSpentError)
+    began = time.monotonic()
+    with pytest.raises(EmbedderUnavailableError):
+        await embedder.embed(["Nor is bulk work waited for until midnight"])
+    assert time.monotonic() - began < 10
+    assert len(misbehaving.state()["requests"]) == 1
+    # what is known already costs nothing
+    await embedder.embed(["How many tokens has a text that nobody counted so far?"])
+
+
+async def test_what_others_spent_at_a_backend_counts_for_its_vectors_too(embedder_for: Make, database_url: str) -> None:
+    database = Database(PoolConfig(database_url, 1, 2))
+    try:
+        one, other = priced(embedder_for, daily_budget=1.0), priced(embedder_for, daily_budget=1.0)
+        for embedder in (one, other):
+            embedder._ledger._shared_by = PostgresSpend(database)
+        await one.embed(["How many tokens has a text that nobody counted so far?"])
+        await one.aclose()  # what it spent is told at the latest when it goes
+        with pytest.raises(EmbedderUnavailableError) as raised:
+            await other.embed(["And this one?"])
+        assert isinstance(raised.value.__cause__, BudgetSpentError)
+        await other.aclose()
+    finally:
+        await database.close()
+
+
+async def test_without_a_price_of_their_own_vectors_cost_what_a_prompt_does(embedder_for: Make) -> None:
+    assert priced(embedder_for, embedding=0.0, prompt=7.0, daily_budget=0.001).is_spent_up is False
+    embedder = embedder_for(prices={"prompt": 1_000_000, "daily_budget": 1.0})
+    await embedder.embed(["How many tokens has a text that nobody counted so far?"])
+    assert embedder.is_spent_up
+    free = embedder_for(prices={"embedding": 0.0, "prompt": 1_000_000, "daily_budget": 1.0})
+    for number in range(3):
+        await free.embed([f"How many tokens has text number {number} that nobody counted so far?"])
+    assert not free.is_spent_up
