@@ -11,13 +11,13 @@ from memory import transcript
 from memory.unfinished import read_unfinished
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
-from service.chat.routes import ConversationId, IdempotencyKey, TurnId, some, streamed
+from service.chat.routes import ConversationId, IdempotencyKey, TurnId, check_length, some, streamed
 from service.chat.sampling import Sampling, options
-from service.chat.schemas import KEY, Body, ConversationView, NewTurn, Text
+from service.chat.schemas import KEY, Body, ConversationView, NewTurn
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
 from service.dependencies import Context
-from service.errors import InvalidRequestError, TooLargeError
+from service.errors import InvalidRequestError
 from service.limits.dependencies import WRITE
 
 router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])
@@ -40,7 +40,6 @@ class Regeneration(Sampling):
 
 class Head(Body):
     message_id: UUID = Field(description="The message that the next one will follow")
-    reason: Text | None = Field(None, max_length=200)
 
 
 @router.post(
@@ -94,10 +93,7 @@ async def edit(
     idempotency_key: IdempotencyKey = None,
 ) -> EventStream:
     """The old words and what followed them stay, as a branch beside the new ones."""
-    if len(body.content) > context.settings.message_max_chars:
-        raise TooLargeError(
-            f"A message may have {context.settings.message_max_chars} characters.", code="message_too_large"
-        )
+    check_length(context, body.content)
     async with context.database.as_user(caller.user_id) as connection:
         message = await transcript.read_message(connection, caller.user_id, conversation_id, message_id)
     if message.role != "user":

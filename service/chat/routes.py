@@ -1,6 +1,6 @@
 """The native API: conversations, their messages, their turns."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
@@ -218,11 +218,7 @@ async def send_turn(
 
     A second message while a reply is being written is refused with 409 `turn_in_progress`: stop that reply, or wait.
     """
-    maximum = context.settings.message_max_chars
-    if len(body.content) > maximum:
-        raise TooLargeError(
-            f"A message may have {maximum} characters; this one has {len(body.content)}.", code="message_too_large"
-        )
+    check_length(context, body.content)
     message = Send(
         caller.user_id,
         conversation_id,
@@ -232,6 +228,15 @@ async def send_turn(
         request=options(body),
     )
     return await streamed(request, context, caller, message)
+
+
+def check_length(context: Context, text: str, **more: Any) -> None:
+    """Raises `TooLargeError` for a message that is too long, wherever it came in."""
+    maximum = context.settings.message_max_chars
+    if len(text) > maximum:
+        raise TooLargeError(
+            f"A message may have {maximum} characters; this one has {len(text)}.", code="message_too_large", **more
+        )
 
 
 async def streamed(request: Request, context: Context, caller: Caller, send: Send) -> EventStream:

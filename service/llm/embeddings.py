@@ -135,9 +135,10 @@ class BackendEmbedder:
         await self._bulk.aclose()
         for backend in self._keys:
             await backend.aclose()
-        if self._merging is not None:
-            self._merging.cancel()
-            await asyncio.gather(self._merging, return_exceptions=True)
+        merging, self._merging = self._merging, None
+        if merging is not None:
+            merging.cancel()
+            await asyncio.gather(merging, return_exceptions=True)
             await self._ledger.merge()
 
     # --- money

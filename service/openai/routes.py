@@ -13,11 +13,11 @@ from starlette.responses import JSONResponse, Response
 from service.auth.dependencies import Caller
 from service.chat import events as ev
 from service.chat.engine import Send
-from service.chat.routes import IdempotencyKey
+from service.chat.routes import IdempotencyKey, check_length
 from service.chat.sampling import chosen
 from service.chat.sse import EventStream
 from service.dependencies import Context
-from service.errors import ForbiddenError, InvalidRequestError, NotFoundError, RapportError, TooLargeError, openai_shape
+from service.errors import ForbiddenError, InvalidRequestError, NotFoundError, RapportError, openai_shape
 from service.limits import address_of
 from service.openai.app_calls import answer, check, is_app_call
 from service.openai.history import Place, Said, instructions, place, spoken
@@ -139,9 +139,7 @@ def _said(body: CompletionRequest, context: Runtime) -> list[Said]:
         raise InvalidRequestError(
             "The last message must be the user's, and have text.", code="last_message_not_user", param="messages"
         )
-    maximum = context.settings.message_max_chars
-    if len(said[-1].text) > maximum:
-        raise TooLargeError(f"A message may have {maximum} characters.", code="message_too_large", param="messages")
+    check_length(context, said[-1].text, param="messages")
     return said
 
 

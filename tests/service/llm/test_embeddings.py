@@ -92,13 +92,12 @@ async def test_a_question_overtakes_bulk_work(embedder_for: Make, misbehaving: M
     bulk = asyncio.create_task(embedder.embed([f"line {number}" for number in range(1280)]))
     while not embedder.calls:  # noqa: ASYNC110  the embedder has no event for it
         await asyncio.sleep(0.001)
-    before = embedder.calls
     await embedder.embed(["Who am I?"], question=True)
     assert not bulk.done()
     await bulk
     sizes = [len(request["embeddings"]["input"]) for request in misbehaving.state()["requests"]]
     assert sorted(sizes) == [1, *[64] * 20]
-    assert sizes.index(1) <= before + 2, "the one that ran, and the one that was being sent"
+    assert sizes.index(1) < 10, "it waited for more than half of the bulk work"
 
 
 async def test_a_server_that_fails_is_left_alone_and_asked_again(embedder_for: Make, misbehaving: Misbehaving) -> None:
