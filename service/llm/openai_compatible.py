@@ -226,7 +226,8 @@ class OpenAICompatibleBackend:
     async def _send(self, body: dict[str, Any], path: str) -> aiohttp.ClientResponse:
         timeouts = self.config.timeouts
         patience = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
-        data = orjson.dumps(body)
+        # copied, since it stays until the server answers: orjson's own buffer has up to twice its size and more
+        data = bytes(memoryview(orjson.dumps(body)))
         try:
             async with asyncio.timeout(timeouts.first_token):
                 while True:
