@@ -41,6 +41,10 @@ class StoreUnavailableError(LongTermMemoryError):
     """PostgreSQL is away or restarting."""
 
 
+class TransactionConflictError(StoreUnavailableError):
+    """Two transactions stood in each other's way, and this one was undone: it may come again at once."""
+
+
 class HalfDoneError(LongTermMemoryError):
     """A statement did part of what it does; its transaction must not be committed."""
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from memory.errors import StoreUnavailableError
+from memory.errors import StoreUnavailableError, TransactionConflictError
 from memory.vault import KeyRing, Vault, encode, encode_bytes
 
 if TYPE_CHECKING:
@@ -34,10 +34,8 @@ AWAY = (
     asyncpg.DiskFullError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what a pooled connection answers between the server's last word and its end
-    # two transactions in each other's way: one of them is asked to come again
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
 )
+IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,5 +224,7 @@ class Database:
                     await asyncio.shield(_roll_back(connection, min(2.0, self._config.acquire_timeout)))
                     raise
                 await connection.execute("COMMIT")
+        except IN_THE_WAY as error:
+            raise TransactionConflictError(str(error)) from error
         except AWAY as error:
             raise StoreUnavailableError(str(error)) from error

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from memory import erasure, reindex
 from memory.erasure import Erasure
-from memory.errors import EmbedderUnavailableError
+from memory.errors import EmbedderUnavailableError, TransactionConflictError
 from memory.ports import Embedder
 from memory.postgres import Connection, Database
 from sessions.errors import SessionsError
@@ -81,7 +80,7 @@ class Forgetter:
                         connection, user_id, done.redacted
                     )
                     return done
-            except asyncpg.DeadlockDetectedError:  # a turn that was being committed holds rows in another order
+            except TransactionConflictError:  # a turn that was being committed holds rows in another order
                 if attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError

@@ -27,6 +27,8 @@ from sessions.config import RedisConfig
 from sessions.link import RedisLink
 from tests.faults.proxy import Hop
 
+CHECKS = 50
+
 
 def somebody(*, anonymous: bool = False, via_server: bool = False) -> Principal:
     expires_at = datetime.now(UTC) + timedelta(hours=1)
@@ -243,11 +245,13 @@ async def test_one_check_is_one_round_trip(redis_url: str) -> None:
         client = redis.asyncio.Redis.from_url(redis_url)
         try:
             before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
-            await limits.check(somebody(), "192.0.2.1", "turn")
+            for _ in range(CHECKS):
+                await limits.check(somebody(), "192.0.2.1", "turn")
             after = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
         finally:
             await client.aclose()
-    assert after - before == 1
+    # the server counts what other tests' services ask of it now and then as well
+    assert CHECKS <= after - before < 1.5 * CHECKS
 
 
 # --- streams
