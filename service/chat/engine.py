@@ -27,13 +27,14 @@ from memory.errors import (
 from memory.gates import Gate, may_continue, may_stream
 from memory.postgres import Database
 from memory.quotas import QuotaExceededError, hold_quota
-from memory.transcript import Conversation, read_branch, read_conversation
+from memory.transcript import read_branch
 from memory.turns import Accepted, ClaimedTurn, NewTurn, Reply, StoredTurn, TurnState
 from service.chat import events as ev
 from service.chat.follow import ReplyReader, accepted_event
 from service.chat.live import LiveReply
 from service.chat.logbook import patiently
 from service.chat.metrics import RUNNING, TAKEOVERS, TURNS_REFUSED
+from service.chat.past import BUFFER_LINES, Past
 from service.chat.prompt import Material
 from service.chat.recall import Looked, Recaller, Vector
 from service.chat.writer import ReplyWriter, Tools
@@ -42,13 +43,11 @@ from service.errors import UnavailableError
 from service.jobs import Jobs
 from service.limits import RateLimitedError
 from sessions.replies import FIRST, Event, EventId, Log
-from sessions.state import Buffer, Line, Session
+from sessions.state import Line
 from sessions.store import Live, LiveState
 
 log = structlog.get_logger(__name__)
 
-BUFFER_LINES = 24
-"""Recent messages kept at hand; the prompt takes as many as fit."""
 MAX_EPOCHS = 60
 """Writers of one turn in all, whatever they managed."""
 MAX_ATTEMPTS = 6
@@ -106,6 +105,7 @@ class ChatEngine:
         """`tokens_per_day` is each user's quota of model tokens; 0 sets none."""
         self._database = database
         self._live = live
+        self._past = Past(database, live)
         self._tools = tools
         self._recaller = recaller
         self._jobs = jobs
@@ -177,7 +177,10 @@ class ChatEngine:
         """Begin what a reply needs beside the accept. When that refuses, it ends by itself: a statement that is cancelled
         costs a connection."""
         vector = self._recaller.embed(message.content)
-        found = self._live.load(message.user_id, message.conversation_id)
+        # what is said elsewhere than behind the latest message has another past, which the accept tells
+        latest = message.parent_id is None and message.answers is None and not message.at_root
+        find = self._past.found if latest else self._past.load
+        found = find(message.user_id, message.conversation_id)
         looking = asyncio.create_task(
             self._recaller.look(found, vector, message.content, message.speaker), name="look-beside"
         )
@@ -301,7 +304,7 @@ class ChatEngine:
         looked = await found
         buffer = looked.live.buffer
         if buffer is None or buffer.head_id != parent_id:
-            buffer = await self._rebuild(turn, parent_id)
+            buffer = await self._past.rebuilt(turn.user_id, turn.conversation_id, parent_id)
         recalled = looked.recalled_for(turn.route, buffer)
         if recalled is None:
             recalled = await self._recaller.recall(buffer, turn.route, line.content, line.speaker, await vector)
@@ -332,18 +335,6 @@ class ChatEngine:
 
         found: Told = await patiently(self._database, turn.user_id, due)
         return found
-
-    async def _rebuild(self, turn: ClaimedTurn, parent_id: UUID | None) -> Buffer:
-        async with self._database.as_user(turn.user_id) as connection:
-            conversation = await read_conversation(connection, turn.user_id, turn.conversation_id)
-            branch = (
-                await read_branch(connection, turn.user_id, turn.conversation_id, parent_id, BUFFER_LINES)
-                if parent_id
-                else []
-            )
-        lines = tuple(Line(m.seq, m.role, m.content, m.speaker) for m in branch)
-        await self._live.save(_session(conversation), None)
-        return _buffer(conversation, parent_id, lines)
 
     async def _committed(self, turn: ClaimedTurn, material: Material, reply: Reply, seq: int) -> None:
         """After the commit: the live copy, and a wake-up for the learner. Neither may fail the turn."""
@@ -408,7 +399,7 @@ class ChatEngine:
             # its writer begins and fails at once: so readers hear of it, and keep what they have
             self._start(turn, LiveReply(key, events), _refusing(refused))
             return
-        found = _unlooked(self._live.load(turn.user_id, turn.conversation_id))
+        found = _unlooked(self._past.load(turn.user_id, turn.conversation_id))
         self._start(
             turn,
             LiveReply(key, events),
@@ -455,26 +446,6 @@ def _claimed(new: NewTurn, accepted: Accepted) -> ClaimedTurn:
         request=new.request,
         route=accepted.route,
         created_at=datetime.now(UTC),
-    )
-
-
-def _buffer(conversation: Conversation, head_id: UUID | None, lines: tuple[Line, ...]) -> Buffer:
-    return Buffer(
-        owner=conversation.user_id,
-        conversation_id=conversation.id,
-        head_id=head_id,
-        companion_name=conversation.companion_name,
-        persona=conversation.persona,
-        time_zone=conversation.time_zone,
-        summary=conversation.summary,
-        summary_seq=0,
-        lines=lines,
-    )
-
-
-def _session(conversation: Conversation) -> Session:
-    return Session(
-        conversation.user_id, conversation.id, conversation.route, conversation.lock_reason, conversation.lock_epoch, ()
     )
 
 

@@ -40,6 +40,9 @@ UPSTREAM_ATTEMPTS = 4
 BATCHES_A_SECOND = 1000
 """Of all replies of a process: a fifth of a core."""
 TOGETHER_SECONDS = 0.025
+"""How far apart the moments are at which replies of a busy process go on."""
+MANY = 10
+"""Replies from which on they go on together."""
 TIMER_SECONDS = 0.01
 """Less than this is not waited for."""
 MOST_SECONDS = 0.3
@@ -74,9 +77,12 @@ class Tools:
 
     def until_together(self) -> float:
         """Seconds until tokens have gathered, and those of other replies with them: what many replies do in one turn of
-        the event loop costs less than as many turns, above all on the way to Redis and back."""
+        the event loop costs less than as many turns, above all on the way to Redis and back. Few wait for nobody."""
+        pace = self.pace()
+        if len(self.leases) < MANY:
+            return pace
         now = asyncio.get_running_loop().time()
-        return math.ceil((now + self.pace()) / TOGETHER_SECONDS) * TOGETHER_SECONDS - now
+        return math.ceil((now + pace) / TOGETHER_SECONDS) * TOGETHER_SECONDS - now
 
 
 class ReplyWriter:
@@ -165,6 +171,7 @@ class ReplyWriter:
         if not self._book.text:
             # the model reads the prompt while readers are told what was recalled
             self._opening = asyncio.ensure_future(self._open_stream(material))
+            await asyncio.sleep(0)  # first the request goes out, then what was recalled is written down
         if not told:
             await self._book.emit(ev.RECALLED, material.recalled_event())
         for notice in material.notices:
