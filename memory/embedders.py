@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from memory.errors import EmbedderUnavailableError
 from memory.minilm import Precision, Weights, built, multiplies_exactly, session
 from memory.models import named
 from memory.ports import Vectors
@@ -25,8 +27,11 @@ ENDS = 500
 """Characters of a long question that are looked at, from either end."""
 RUN_CHARACTERS = 8192
 """Texts handed to the model together; bounds how long closing or a newcomer waits (about half a second)."""
-QUESTION_CHARACTERS = 200
-"""The same for questions, which share nothing in a run but the way to the thread and back."""
+QUESTION_CHARACTERS = 4096
+"""The same for questions. They share nothing in a run but the way to the thread and back, which is what a busy process is
+slow at: with three questions at a time they waited for ten seconds there (1,000 users)."""
+QUESTION_PATIENCE = 2.0
+"""Seconds after which a question that waits for its turn is given up: memories are looked for by its words then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +101,14 @@ class _Lane:
     runs, and a lone one waits for nobody.
     """
 
-    def __init__(self, name: str, model: Callable[[], MiniLmModel], cache: int, characters: int) -> None:
-        """`characters` are handed to the model together."""
+    def __init__(
+        self, name: str, model: Callable[[], MiniLmModel], cache: int, characters: int, patience: float = math.inf
+    ) -> None:
+        """`characters` are handed to the model together; nobody waits for their turn for more than `patience` seconds."""
         self._model = model
         self._characters = characters
+        self._patience = patience
+        self._since: dict[str, float] = {}
         self._cache_size = cache
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
@@ -112,7 +121,9 @@ class _Lane:
             self._cache.move_to_end(text)
             return known
         if (pending := self._waiting.get(text)) is None:
-            pending = self._waiting[text] = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            pending = self._waiting[text] = loop.create_future()
+            self._since[text] = loop.time()
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return pending
@@ -120,9 +131,28 @@ class _Lane:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                await self._one_run(self._next())
+                self._give_up()
+                if batch := self._next():
+                    await self._one_run(batch)
         finally:
             self._worker = None
+
+    def _give_up(self) -> None:
+        """Those who have waited too long: answering them would make everybody behind them late as well."""
+        latest = asyncio.get_running_loop().time() - self._patience
+        for text in [text for text, since in self._since.items() if since < latest]:
+            self._end(text, error=EmbedderUnavailableError("the embedding model is busy"))
+
+    def _end(self, text: str, *, vector: Vectors | None = None, error: BaseException | None = None) -> None:
+        del self._since[text]
+        future = self._waiting.pop(text)
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+            future.exception()  # a caller who left must not turn it into a warning
+        elif vector is not None:
+            future.set_result(vector)
 
     def _next(self) -> list[str]:
         """The oldest texts, as many as a run may hold."""
@@ -140,16 +170,13 @@ class _Lane:
             vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode, batch)
         except BaseException as error:
             for text in batch:
-                if not (future := self._waiting.pop(text)).done():
-                    future.set_exception(error)
-                    future.exception()  # a caller who left must not turn it into a warning
+                self._end(text, error=error)
             if not isinstance(error, Exception):
                 raise
             return
         for text, vector in zip(batch, vectors, strict=True):
             self._cache[text] = vector
-            if not (future := self._waiting.pop(text)).done():
-                future.set_result(vector)
+            self._end(text, vector=vector)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
 
@@ -173,7 +200,7 @@ class MiniLmEmbedder:
     def __init__(self, config: EmbedderConfig | None = None) -> None:
         self._config = config or EmbedderConfig()
         questions, bulk = functools.cache(self._asked), functools.cache(self._told)
-        self._questions = _Lane("embed-question", questions, self._config.cache, QUESTION_CHARACTERS)
+        self._questions = _Lane("embed-question", questions, self._config.cache, QUESTION_CHARACTERS, QUESTION_PATIENCE)
         self._bulk = _Lane("embed-bulk", bulk, self._config.cache, RUN_CHARACTERS)
 
     async def __aenter__(self) -> Self:

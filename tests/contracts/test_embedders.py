@@ -1,14 +1,17 @@
 """What every embedder promises, kept by the real model, the one that remembers, word vectors, and a server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from memory.embedders import ENDS, EmbedderConfig, MiniLmEmbedder
-from memory.ports import Embedder
+from memory import embedders
+from memory.embedders import ENDS, EmbedderConfig, MiniLmEmbedder, MiniLmModel
+from memory.errors import EmbedderUnavailableError
+from memory.ports import Embedder, Vectors
 from memory.word_embedder import WordEmbedder
 from service.bench.kept_vectors import KeptVectors
 from service.llm.config import BackendConfig
@@ -61,6 +64,28 @@ async def test_a_hundred_callers_at_once_share_a_few_runs() -> None:
         vectors = await asyncio.gather(*asked)
         assert len({vector.tobytes() for vector in vectors}) == 100
         assert embedder.runs - before <= 3
+
+
+async def test_a_question_that_waits_too_long_is_given_up_and_the_next_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedders, "QUESTION_PATIENCE", 0.3)
+    monkeypatch.setattr(embedders, "QUESTION_CHARACTERS", 1)
+    async with MiniLmEmbedder(EmbedderConfig(cache=0)) as embedder:
+        await embedder.embed(["Who am I?"], question=True)
+        encode = MiniLmModel.encode
+
+        def slowly(model: MiniLmModel, texts: Sequence[str]) -> Vectors:
+            time.sleep(0.2)
+            return encode(model, texts)
+
+        monkeypatch.setattr(MiniLmModel, "encode", slowly)
+        asked = [embedder.embed([f"Question {n}?"], question=True) for n in range(20)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        given_up = [answer for answer in answers if isinstance(answer, EmbedderUnavailableError)]
+        assert 15 <= len(given_up) <= 19
+        assert not isinstance(answers[0], BaseException)
+        assert (await embedder.embed(["And now?"], question=True)).shape == (1, 384)
 
 
 async def test_a_repeated_text_is_not_run_again() -> None:
