@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from memory.branching import ASIDE, ROUTE
 from memory.errors import AccountErasedError, MemoryNotFoundError, NotCorrectableError
-from memory.facts import key_of
+from memory.facts import key_of, place_of
 from memory.indexing import dense, sparse, term_weights
 from memory.ports import Vectors
 from memory.postgres import Connection
@@ -271,7 +271,7 @@ async def add_fact(
         kind,
         await sealed(connection, owner.user_id, "facts", fact_id, text),
         NIL,
-        fact_id.int >> 65,  # unique within the user, as the table wants a source's seq to be
+        place_of(fact_id),
         BY_USER,
         route,
         due_at,

@@ -130,7 +130,7 @@ def _new(index: bytes, told: Told, text: str, route: str, vector: Vectors | None
         value=slot.value if slot else "",
         text=text,
         quote="",
-        source=Said(fact_id.int >> 65, fact_id, "user", None, "", told.at),
+        source=Said(facts.place_of(fact_id), fact_id, "user", None, "", told.at),
         conversation_id=NIL,
         ordinal=0,
         extractor=told.program,

@@ -1,6 +1,7 @@
 """What users and operators read when a model server can't answer, and what reaches it when it can."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -8,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from service.llm.spend import GATHER_SECONDS, LOOK_SECONDS
 from tests.fixtures.service import LiveService, _settings
 from tests.misbehaving.process import Misbehaving
 from tests.misbehaving.script import REPLY
@@ -98,8 +100,13 @@ def test_what_one_instance_spends_counts_on_the_others(client: httpx.Client, ser
     say(client, path, backend="dear")  # whether it answers or is spent already
     other = service.start()
     headers = {"Authorization": f"Bearer {service.token('root', roles=('user', 'operator'))}"}
-    seen = httpx.get(f"{other.url}/v1/backends", headers=headers).json()["backends"]
-    budget = next(backend["budget"] for backend in seen if backend["name"] == "dear")
+    deadline = time.monotonic() + LOOK_SECONDS + 3 * GATHER_SECONDS + 5
+    while True:
+        seen = httpx.get(f"{other.url}/v1/backends", headers=headers).json()["backends"]
+        budget = next(backend["budget"] for backend in seen if backend["name"] == "dear")
+        if budget["spent_up"] or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     assert budget["spent_up"]
     assert budget["spent_today"] >= 20
     with client.stream("POST", f"{other.url}{path}/turns", json={"content": "Hello", "backend": "dear"}) as response:

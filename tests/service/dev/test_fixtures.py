@@ -32,6 +32,8 @@ async def test_each_test_gets_an_empty_migrated_database(database_url: str, supe
         assert await admin.fetchval("SELECT count(*) FROM alembic_version") == 1
         await admin.execute("CREATE TABLE IF NOT EXISTS fixture_probe (id bigserial)")
         assert await admin.fetchval("INSERT INTO fixture_probe DEFAULT VALUES RETURNING id") == 1
+        if turn == 2:
+            await admin.execute("DROP TABLE fixture_probe")
     finally:
         await service.close()
         await admin.close()
@@ -49,6 +51,9 @@ async def test_a_forgotten_lock_does_not_stop_the_next_test(
     await asyncio.to_thread(_database_admin.empty, superuser_url.rpartition("/")[2])
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError)):
         await holder.execute("SELECT 1")
+    admin = await asyncpg.connect(superuser_url)
+    await admin.execute("DROP TABLE fixture_probe")
+    await admin.close()
 
 
 @pytest.mark.parametrize("turn", [1, 2])
