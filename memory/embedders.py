@@ -109,11 +109,11 @@ class _Lane:
         self._model = model
         self._characters = characters
         self._patience = patience
-        self._since: dict[str, float] = {}
         self._cache_size = cache
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
-        self._waiting: dict[str, asyncio.Future[Vectors]] = {}
+        self._waiting: dict[str, tuple[float, asyncio.Future[Vectors]]] = {}
+        """Since when, the oldest first, and who waits."""
         self._worker: asyncio.Task[None] | None = None
         self.runs = 0
 
@@ -121,13 +121,12 @@ class _Lane:
         if (known := self._cache.get(text)) is not None:
             self._cache.move_to_end(text)
             return known
-        if (pending := self._waiting.get(text)) is None:
+        if text not in self._waiting:
             loop = asyncio.get_running_loop()
-            pending = self._waiting[text] = loop.create_future()
-            self._since[text] = loop.time()
+            self._waiting[text] = loop.time(), loop.create_future()
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
-        return pending
+        return self._waiting[text][1]
 
     async def _work(self) -> None:
         try:
@@ -141,12 +140,11 @@ class _Lane:
     def _give_up(self) -> None:
         """Those who have waited too long: answering them would make everybody behind them late as well."""
         latest = asyncio.get_running_loop().time() - self._patience
-        for text in [text for text, since in self._since.items() if since < latest]:
+        for text in [text for text, (since, _) in self._waiting.items() if since < latest]:
             self._end(text, error=EmbedderUnavailableError("the embedding model is busy"))
 
     def _end(self, text: str, *, vector: Vectors | None = None, error: BaseException | None = None) -> None:
-        del self._since[text]
-        future = self._waiting.pop(text)
+        _, future = self._waiting.pop(text)
         if future.done():
             return
         if error is not None:

@@ -36,6 +36,7 @@ AWAY = (
     asyncpg.InternalClientError,  # what a pooled connection answers between the server's last word and its end
 )
 IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""What one of two transactions hears that stand in each other's way."""
 
 
 @dataclass(frozen=True, slots=True)

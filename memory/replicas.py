@@ -18,7 +18,7 @@ import structlog
 
 from memory.errors import StoreUnavailableError
 from memory.metrics import READS, REPLICAS
-from memory.postgres import AWAY, Connection, Database, PoolConfig, T
+from memory.postgres import AWAY, IN_THE_WAY, Connection, Database, PoolConfig, T
 from memory.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ SELECT (CASE current_setting('synchronous_commit') WHEN 'off' THEN pg_current_wa
 REPLAYED = "SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= $1::text::pg_lsn"
 IDENTITY = "SELECT system_identifier FROM pg_control_system()"
 # what a replica refuses although it is well: the read needs a row of its own first, or was in the way of replaying
-REFUSED = (asyncpg.ReadOnlySQLTransactionError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+REFUSED = (asyncpg.ReadOnlySQLTransactionError, *IN_THE_WAY)
 
 
 class Replica:

@@ -5,26 +5,26 @@ from typing import Any
 
 import asyncpg
 import pytest
+from uuid_utils.compat import uuid7
 
 from memory.erasure import Erasure
 from memory.errors import StoreUnavailableError
-from memory.postgres import Database
 from service.memories.forgetting import ATTEMPTS, Forgetter
 from sessions.logs import LocalReplyLog
 from sessions.store import LocalLiveState
-from tests.memory.learning_kit import HashEmbedder, Talk, opened
+from tests.memory.learning_kit import HashEmbedder, opened
+
+WHO = uuid7()
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
+async def forgetter(database_url: str) -> AsyncIterator[Forgetter]:
     async with opened(database_url) as database:
-        yield database
+        yield Forgetter(database, HashEmbedder(), LocalLiveState(), LocalReplyLog(), 0.1)
 
 
 @pytest.mark.parametrize("times", [1, ATTEMPTS - 1])
-async def test_a_deadlock_is_tried_again(database: Database, times: int) -> None:
-    talk = await Talk(database, "whoever deadlocks").open()
-    forgetter = Forgetter(database, HashEmbedder(), LocalLiveState(), LocalReplyLog(), 0.1)
+async def test_a_deadlock_is_tried_again(forgetter: Forgetter, times: int) -> None:
     tried = 0
 
     async def work(connection: Any) -> Erasure:
@@ -35,13 +35,11 @@ async def test_a_deadlock_is_tried_again(database: Database, times: int) -> None
             raise asyncpg.DeadlockDetectedError("deadlock detected")
         return Erasure("account")
 
-    done = await forgetter._in_postgres(talk.owner.user_id, work)
+    done = await forgetter._in_postgres(WHO, work)
     assert (done.scope, tried) == ("account", times + 1)
 
 
-async def test_a_database_that_is_away_is_told_at_once(database: Database) -> None:
-    talk = await Talk(database, "whoever waits").open()
-    forgetter = Forgetter(database, HashEmbedder(), LocalLiveState(), LocalReplyLog(), 0.1)
+async def test_a_database_that_is_away_is_told_at_once(forgetter: Forgetter) -> None:
     tried = 0
 
     async def work(_connection: Any) -> Erasure:
@@ -50,5 +48,5 @@ async def test_a_database_that_is_away_is_told_at_once(database: Database) -> No
         raise asyncpg.CannotConnectNowError("the database system is starting up")
 
     with pytest.raises(StoreUnavailableError):
-        await forgetter._in_postgres(talk.owner.user_id, work)
+        await forgetter._in_postgres(WHO, work)
     assert tried == 1
