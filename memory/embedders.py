@@ -3,7 +3,9 @@
 import asyncio
 import functools
 import math
-from collections import OrderedDict
+import threading
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from memory.errors import EmbedderUnavailableError
+from memory.errors import EmbedderBusyError, EmbedderUnavailableError
 from memory.minilm import Precision, Weights, built, multiplies_exactly, session
 from memory.models import named
 from memory.ports import Vectors
@@ -28,11 +30,12 @@ ENDS = 500
 RUN_CHARACTERS = 8192
 """Texts handed to the model together; bounds how long closing or a newcomer waits (about half a second)."""
 QUESTION_CHARACTERS = 200
-"""The same for questions, which share nothing in a run but the way to the thread and back. On a full machine that way is
-slow, and holds turns back before they reach PostgreSQL: with 4,096 at a time, 1,000 users waited half as long (added p95
-6.2 s instead of 13.3), and 1.4 % of their turns were refused for want of a connection instead of none."""
-QUESTION_PATIENCE = 30.0
-"""Seconds after which a question that waits for its turn is given up: memories are looked for by its words then."""
+"""The same for questions, which share nothing in a run but the way back to the event loop."""
+MOST_QUESTIONS = 64
+"""Waiting questions from which on no more are taken: memories are looked for by the words of those that come then. It is
+a third of a second's work, so that only a process that is full beyond a burst comes to it."""
+QUESTION_PATIENCE = 5.0
+"""Seconds after which a question that waits for its turn is given up all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,8 @@ def both_ends(ids: list[int]) -> list[int]:
 class _Lane:
     """Callers who wait together, and the thread that serves them, those first who came first.
 
-    While one run is on, callers queue; the next run takes as many as it may hold. So a hundred calls at once cost a few
-    runs, and a lone one waits for nobody.
+    The thread takes from the queue by itself, as much as a run may hold: where the event loop is busy, each way to it and
+    back takes longer than a run, and they would add up for all who wait.
     """
 
     def __init__(
@@ -112,80 +115,100 @@ class _Lane:
         self._cache_size = cache
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
-        self._waiting: dict[str, tuple[float, asyncio.Future[Vectors]]] = {}
-        """Since when, the oldest first, and who waits."""
-        self._worker: asyncio.Task[None] | None = None
+        self._waiting: dict[str, asyncio.Future[Vectors]] = {}
+        self._queue: deque[tuple[float, str]] = deque()
+        """Since when, and which text: the event loop appends, the thread takes."""
+        self._working = False
+        self._lock = threading.Lock()
         self.runs = 0
+
+    def __len__(self) -> int:
+        """Texts that are waited for."""
+        return len(self._waiting)
 
     def ask(self, text: str) -> Vectors | asyncio.Future[Vectors]:
         if (known := self._cache.get(text)) is not None:
             self._cache.move_to_end(text)
             return known
-        if text not in self._waiting:
-            loop = asyncio.get_running_loop()
-            self._waiting[text] = loop.time(), loop.create_future()
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        return self._waiting[text][1]
+        if (waiting := self._waiting.get(text)) is not None:
+            return waiting
+        loop = asyncio.get_running_loop()
+        found = self._waiting[text] = loop.create_future()
+        with self._lock:
+            self._queue.append((time.monotonic(), text))
+            began, self._working = self._working, True
+        if not began:
+            # in the loop's next turn: whoever asks in this one shares the first run
+            loop.call_soon(self._begin, loop)
+        return found
 
-    async def _work(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            while self._waiting:
-                self._give_up()
-                if batch := self._next():
-                    await self._one_run(batch)
-        finally:
-            self._worker = None
+            self._executor.submit(self._work, loop)
+        except RuntimeError as error:  # closed meanwhile
+            with self._lock:
+                left, self._working = [text for _, text in self._queue], False
+                self._queue.clear()
+            self._tell_all([(text, EmbedderUnavailableError(str(error))) for text in left])
 
-    def _give_up(self) -> None:
-        """Those who have waited too long: answering them would make everybody behind them late as well."""
-        latest = asyncio.get_running_loop().time() - self._patience
-        for text in [text for text, (since, _) in self._waiting.items() if since < latest]:
-            self._end(text, error=EmbedderUnavailableError("the embedding model is busy"))
+    # --- in the thread
 
-    def _end(self, text: str, *, vector: Vectors | None = None, error: BaseException | None = None) -> None:
-        _, future = self._waiting.pop(text)
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-            future.exception()  # a caller who left must not turn it into a warning
-        elif vector is not None:
-            future.set_result(vector)
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while batch := self._next(loop):
+            try:
+                self.runs += 1
+                vectors = self._model().encode(batch)
+            except Exception as error:  # noqa: BLE001  whatever it is, those who wait hear of it
+                loop.call_soon_threadsafe(self._tell_all, [(text, error) for text in batch])
+            else:
+                loop.call_soon_threadsafe(self._tell_all, list(zip(batch, vectors, strict=True)))
 
-    def _next(self) -> list[str]:
-        """The oldest texts, as many as a run may hold."""
+    def _next(self, loop: asyncio.AbstractEventLoop) -> list[str]:
+        """The oldest texts, as many as a run may hold, less those that have waited too long: answering them would make
+        everybody behind them late as well."""
         chosen: list[str] = []
+        late: list[tuple[str, EmbedderBusyError]] = []
         characters = 0
-        for text in self._waiting:
-            characters += len(text)
-            if chosen and characters > self._characters:
-                break
-            chosen.append(text)
+        latest = time.monotonic() - self._patience
+        with self._lock:
+            while self._queue:
+                since, text = self._queue[0]
+                characters += len(text)
+                if chosen and characters > self._characters:
+                    break
+                self._queue.popleft()
+                if since < latest:
+                    characters -= len(text)
+                    late.append((text, EmbedderBusyError("the embedding model is busy")))
+                else:
+                    chosen.append(text)
+            self._working = bool(chosen)
+        if late:
+            loop.call_soon_threadsafe(self._tell_all, late)
         return chosen
 
-    async def _one_run(self, batch: list[str]) -> None:
-        try:
-            vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode, batch)
-        except BaseException as error:
-            for text in batch:
-                self._end(text, error=error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        for text, vector in zip(batch, vectors, strict=True):
-            self._cache[text] = vector
-            self._end(text, vector=vector)
+    # --- in the event loop
+
+    def _tell_all(self, answers: Sequence[tuple[str, Vectors | BaseException]]) -> None:
+        for text, answer in answers:
+            if not isinstance(answer, BaseException):
+                self._cache[text] = answer
+            self._tell(text, answer)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
 
-    def _encode(self, batch: list[str]) -> Vectors:
-        self.runs += 1
-        return self._model().encode(batch)
+    def _tell(self, text: str, answer: Vectors | BaseException) -> None:
+        waiting = self._waiting.pop(text)
+        if waiting.done():
+            return
+        if isinstance(answer, BaseException):
+            waiting.set_exception(answer)
+            waiting.exception()  # a caller who left must not turn it into a warning
+        else:
+            waiting.set_result(answer)
 
     async def aclose(self) -> None:
-        if self._worker is not None:
-            await asyncio.gather(self._worker, return_exceptions=True)
+        """Wait for what is asked for still."""
         await asyncio.to_thread(self._executor.shutdown)
 
 
@@ -220,7 +243,9 @@ class MiniLmEmbedder:
         return MiniLmModel(self._config, asked=False)
 
     async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
-        """Unit vectors of shape (len(texts), 384). A question goes ahead of bulk work."""
+        """Unit vectors of shape (len(texts), 384). A question goes ahead of bulk work. Raises `EmbedderBusyError`."""
+        if question and len(self._questions) >= MOST_QUESTIONS:
+            raise EmbedderBusyError("the embedding model is busy")
         lane = self._questions if question else self._bulk
         found = [lane.ask(text) for text in texts]
         # shielded: others may wait for the same text, and cancelling one caller must not fail them

@@ -4,6 +4,7 @@ LongTermMemoryError
 ├── ReasonerUnavailableError      no model can answer now; the work is tried again later
 ├── ReasonerRefusedError          the models won't answer this text; the work counts as tried
 ├── EmbedderUnavailableError      no model makes vectors now; texts are found by their words meanwhile
+│   └── EmbedderBusyError         too many ask for vectors now
 ├── StoreUnavailableError         PostgreSQL is away or restarting
 ├── HalfDoneError                 a statement did part of what it does: a bug, and the transaction is rolled back
 ├── KeyUnavailableError           the master key that a user's texts are sealed under isn't here
@@ -35,6 +36,10 @@ class ReasonerRefusedError(LongTermMemoryError):
 
 class EmbedderUnavailableError(LongTermMemoryError):
     """No model makes vectors now."""
+
+
+class EmbedderBusyError(EmbedderUnavailableError):
+    """Too many ask for vectors now."""
 
 
 class StoreUnavailableError(LongTermMemoryError):

@@ -19,6 +19,7 @@ from memory.errors import (
     AccountErasedError,
     AgeAssuranceRequiredError,
     ConversationNotFoundError,
+    EmbedderBusyError,
     EmbedderUnavailableError,
     IdempotencyConflictError,
     KeyUnavailableError,
@@ -116,6 +117,7 @@ _PLAIN: dict[type[LongTermMemoryError], tuple[type[RapportError], str]] = {
     AccountErasedError: (ConflictError, "account_erased"),
     KeyUnavailableError: (UnavailableError, "key_unavailable"),
     EmbedderUnavailableError: (UnavailableError, "embeddings_unavailable"),
+    EmbedderBusyError: (UnavailableError, "embeddings_unavailable"),
 }
 
 

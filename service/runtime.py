@@ -18,6 +18,7 @@ from service.auth.authenticator import Authenticator
 from service.chat.engine import ChatEngine
 from service.chat.leases import LeaseKeeper
 from service.chat.recall import Recaller
+from service.chat.rhythm import Rhythm
 from service.chat.writer import Tools
 from service.compliance.assertions import AgeAssertions
 from service.compliance.duty import Duty
@@ -87,24 +88,24 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         await _check(settings, database, own_embedder, stack)
         await warm_up(embedder)
         duty = Duty(settings.duty_config)
-        leases = LeaseKeeper(
-            _open_lease_database(settings, database.vault, stack), settings.lease_seconds, policies.gate
-        )
+        leases = LeaseKeeper(_lease_database(settings, database.vault, stack), settings.lease_seconds, policies.gate)
+        tools = _tools(settings, database, replies, backends, leases)
         writes = settings.runner == "inside" if writes_replies is None else writes_replies
         chat = ChatEngine(
             database=database,
             live=live,
-            tools=_tools(settings, database, replies, backends, leases),
-            recaller=Recaller(database, embedder, settings.recall_budget, settings.recall_limit),
+            tools=tools,
+            recaller=_recaller(settings, database, embedder),
             jobs=jobs,
             gate=policies.gate,
             duty=duty,
             resumable=partial(_resumable, link),
             writes_here=writes,
             tokens_per_day=settings.tokens_per_day,
+            at_once=settings.turns_at_once,
         )
         background = _keep_up(settings, database, embedder, own_embedder)
-        stack.push_async_callback(_stop, [*background, *_keep_turns(leases, chat, writes=writes)])
+        stack.push_async_callback(_stop, [*background, *_keep_turns(tools, chat, writes=writes)])
         yield Runtime(
             settings=settings,
             database=database,
@@ -125,15 +126,18 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
         await chat.drain(0)
 
 
-def _keep_turns(leases: LeaseKeeper, chat: ChatEngine, *, writes: bool) -> list[asyncio.Task[None]]:
+def _keep_turns(tools: Tools, chat: ChatEngine, *, writes: bool) -> list[asyncio.Task[None]]:
     """Renew what is written here, and take over, where replies are written, what others left."""
-    tasks = [asyncio.create_task(leases.run(), name="leases")]
+    tasks = [
+        asyncio.create_task(tools.leases.run(), name="leases"),
+        asyncio.create_task(tools.rhythm.run(), name="rhythm"),
+    ]
     if writes:
         tasks.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
     return tasks
 
 
-def _open_lease_database(settings: Settings, vault: Vault | None, stack: AsyncExitStack) -> Database:
+def _lease_database(settings: Settings, vault: Vault | None, stack: AsyncExitStack) -> Database:
     """A connection of its own for leases: behind a queue of turns they would run out, and each take-over that follows
     makes the queue longer (seen at 100 users on a starved machine: 37 take-overs of living writers)."""
     config = PoolConfig(settings.database_url.get_secret_value(), size=1, overflow=1, prepared=settings.prepared)
@@ -180,13 +184,17 @@ def _open_backends(settings: Settings, database: Database, policies: Policies, s
     return backends
 
 
+def _recaller(settings: Settings, database: Database, embedder: Embedder) -> Recaller:
+    return Recaller(database, embedder, settings.recall_budget, settings.recall_limit, settings.turns_at_once)
+
+
 def _tools(settings: Settings, database: Database, replies: ReplyLog, backends: Backends, leases: LeaseKeeper) -> Tools:
     return Tools(
         database=database,
         replies=replies,
         backends=backends,
         leases=leases,
-        flush_seconds=settings.flush_seconds,
+        rhythm=Rhythm(leases, settings.flush_seconds),
         lease_seconds=settings.lease_seconds,
         reply_tokens=settings.reply_max_tokens,
     )

@@ -181,6 +181,12 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         1.5, gt=0.1, alias="TURN_LEASE_SECONDS", description="How long a silent writer keeps its reply"
     )
+    turns_at_once: int = Field(
+        8,
+        ge=1,
+        alias="TURNS_AT_ONCE",
+        description="Messages of one process accepted at once, and recalls; the others wait for their turn in order",
+    )
     flush_seconds: float = Field(
         0.05, ge=0, alias="STREAM_FLUSH_SECONDS", description="How long tokens are gathered after the first"
     )

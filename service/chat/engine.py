@@ -36,7 +36,8 @@ from service.chat.logbook import patiently
 from service.chat.metrics import RUNNING, TAKEOVERS, TURNS_REFUSED
 from service.chat.past import BUFFER_LINES, Past
 from service.chat.prompt import Material
-from service.chat.recall import Looked, Recaller, Vector
+from service.chat.recall import AT_ONCE, Looked, Recaller, Vector
+from service.chat.turnstile import Turnstile
 from service.chat.writer import ReplyWriter, Tools
 from service.compliance.duty import Duty
 from service.errors import UnavailableError
@@ -101,8 +102,9 @@ class ChatEngine:
         resumable: Callable[..., bool],
         writes_here: bool,
         tokens_per_day: int = 0,
+        at_once: int = AT_ONCE,
     ) -> None:
-        """`tokens_per_day` is each user's quota of model tokens; 0 sets none."""
+        """`tokens_per_day` is each user's quota of model tokens; 0 sets none. `at_once` messages are accepted together."""
         self._database = database
         self._live = live
         self._past = Past(database, live)
@@ -114,6 +116,7 @@ class ChatEngine:
         self._resumable = resumable
         self._writes_here = writes_here
         self._tokens_per_day = tokens_per_day
+        self._turnstile = Turnstile("accept", at_once)
         self._running: dict[UUID, LiveReply] = {}
         self._writers: dict[UUID, ReplyWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -202,7 +205,7 @@ class ChatEngine:
         """The message in its place, and what must be told before its reply: one transaction for both."""
         for attempt in (1, 2):
             try:
-                async with self._database.as_user(new.user_id) as connection:
+                async with self._turnstile, self._database.as_user(new.user_id) as connection:
                     accepted = await turns.accept(connection, new, self._gate, self._tools.lease_seconds)
                     if self._tokens_per_day and not accepted.duplicate:
                         estimate = self._tools.reply_tokens + PROMPT_ESTIMATE + len(new.content) // 4

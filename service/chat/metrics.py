@@ -5,6 +5,8 @@ from prometheus_client import Counter, Gauge, Histogram
 TURNS = Counter("rapport_turns_total", "Turns by how they ended", ["outcome"])
 TURNS_REFUSED = Counter("rapport_turns_refused_total", "Turns that the gate did not accept", ["code"])
 RUNNING = Gauge("rapport_turns_running", "Replies being written in this process")
+TURNS_WAITING = Gauge("rapport_turns_waiting", "Turns that wait because this process is full, by what for", ["place"])
+WORDS_ONLY = Counter("rapport_recalls_by_words_total", "Recalls without a vector of the question", ["why"])
 TAKEOVERS = Counter("rapport_takeovers_total", "Replies of other writers that this process went on with")
 REBASES = Counter("rapport_rebases_total", "Replies whose readers were given the text anew", ["reason"])
 ZOMBIE_WRITES = Counter("rapport_zombie_writes_total", "Writers of an earlier epoch that were refused")

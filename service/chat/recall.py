@@ -10,18 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from memory.errors import EmbedderUnavailableError, LongTermMemoryError
+from memory.errors import EmbedderBusyError, EmbedderUnavailableError, LongTermMemoryError
 from memory.ports import Embedder
 from memory.postgres import Connection, Database
 from memory.retrieval import RecalledItem, RecallQuery, recall
 from memory.summaries import Profile, read_profile
-from service.chat.metrics import RECALL_SECONDS, RECALLED
+from service.chat.metrics import RECALL_SECONDS, RECALLED, WORDS_ONLY
+from service.chat.turnstile import Turnstile
 from sessions.state import Buffer
 from sessions.store import Live
 
 log = structlog.get_logger(__name__)
 
 Vector = npt.NDArray[np.float32]
+AT_ONCE = 8
+"""Recalls of one process that PostgreSQL is asked for together. More would only wait there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,14 @@ class Looked:
 
 
 class Recaller:
-    def __init__(self, database: Database, embedder: Embedder, token_budget: int, limit: int) -> None:
+    def __init__(
+        self, database: Database, embedder: Embedder, token_budget: int, limit: int, at_once: int = AT_ONCE
+    ) -> None:
         self._database = database
         self._embedder = embedder
         self._token_budget = token_budget
         self._limit = limit
+        self._turnstile = Turnstile("recall", at_once)
 
     def embed(self, text: str) -> "asyncio.Task[Vector | None]":
         """Start the embedding beside whatever else the turn waits for."""
@@ -65,7 +71,11 @@ class Recaller:
         began = time.perf_counter()
         try:
             vector: Vector = (await self._embedder.embed([text], question=True))[0]
+        except EmbedderBusyError:
+            WORDS_ONLY.labels("busy").inc()
+            return None
         except EmbedderUnavailableError as error:
+            WORDS_ONLY.labels("away").inc()
             log.warning("embeddings_away", embedder=self._embedder.name, reason=str(error))
             return None
         except Exception:
@@ -108,7 +118,8 @@ class Recaller:
             return tuple(await recall(connection, query)), await profile
 
         try:
-            items, profile = await self._database.read(buffer.owner, read)
+            async with self._turnstile:
+                items, profile = await self._database.read(buffer.owner, read)
         except LongTermMemoryError as error:
             log.warning("recall_failed", error=type(error).__name__)
             return Recalled(degraded=True)

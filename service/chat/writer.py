@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from service.chat.live import LiveReply
 from service.chat.logbook import DEGRADED_PAUSE, FencedError, Logbook, patiently
 from service.chat.metrics import FIRST_TOKEN, TURNS, ZOMBIE_WRITES
 from service.chat.prompt import Material, build_request
+from service.chat.rhythm import Rhythm
 from service.chat.upstream import Upstream
 from service.errors import ForbiddenError, RapportError, UnavailableError, translate
 from service.llm.errors import BackendError, CannotContinueError
@@ -36,17 +36,8 @@ log = structlog.get_logger(__name__)
 UPSTREAM_ATTEMPTS = 4
 """Openings of a backend's stream for one reply: read on, continue, begin again, and one that breaks off."""
 
-
-BATCHES_A_SECOND = 1000
-"""Of all replies of a process: a fifth of a core."""
-TOGETHER_SECONDS = 0.025
-"""How far apart the moments are at which replies of a busy process go on."""
-MANY = 10
-"""Replies from which on they go on together."""
 TIMER_SECONDS = 0.01
 """Less than this is not waited for."""
-MOST_SECONDS = 0.3
-"""What a reader still takes for talk and not for paragraphs."""
 
 
 class _HaltedError(Exception):
@@ -63,26 +54,9 @@ class Tools:
     replies: ReplyLog
     backends: Backends
     leases: LeaseKeeper
-    flush_seconds: float
+    rhythm: Rhythm
     lease_seconds: float
     reply_tokens: int
-
-    def pace(self) -> float:
-        """Seconds for which tokens gather now: the more replies this process writes, the longer.
-
-        A batch costs about 0.2 ms of processor time whatever is in it, so that their number is kept and not their size:
-        a core that 150 replies filled with batches has two thirds of them less.
-        """
-        return min(MOST_SECONDS, max(self.flush_seconds, len(self.leases) / BATCHES_A_SECOND))
-
-    def until_together(self) -> float:
-        """Seconds until tokens have gathered, and those of other replies with them: what many replies do in one turn of
-        the event loop costs less than as many turns, above all on the way to Redis and back. Few wait for nobody."""
-        pace = self.pace()
-        if len(self.leases) < MANY:
-            return pace
-        now = asyncio.get_running_loop().time()
-        return math.ceil((now + pace) / TOGETHER_SECONDS) * TOGETHER_SECONDS - now
 
 
 class ReplyWriter:
@@ -267,7 +241,7 @@ class ReplyWriter:
                     self._wake.clear()
                 # The first token goes at once; from then on what arrives together travels together. A backend that
                 # lets tokens gather wakes us no sooner.
-                pause = self._tools.pace() if self._book.logged else DEGRADED_PAUSE
+                pause = self._tools.rhythm.pause() if self._book.logged else DEGRADED_PAUSE
                 if (rest := shown + pause - time.monotonic()) > TIMER_SECONDS and not reader.done():
                     await asyncio.sleep(rest)
                 shown = time.monotonic()
@@ -315,7 +289,7 @@ class ReplyWriter:
         def build(target: Target) -> ChatRequest:
             prefix = "" if resumes else self._book.text
             request = build_request(material, target, prefix=prefix, reply_tokens=self._tools.reply_tokens)
-            request = replace(request, gather=self._tools.until_together)
+            request = replace(request, gather=self._tools.rhythm.until_together)
             if resumes:
                 return replace(request, resume=self._upstream.resume(self._book.text))
             request = replace(request, outlives=True, on_begun=self._begun_upstream)

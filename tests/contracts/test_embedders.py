@@ -10,7 +10,7 @@ import pytest
 
 from memory import embedders
 from memory.embedders import ENDS, EmbedderConfig, MiniLmEmbedder, MiniLmModel
-from memory.errors import EmbedderUnavailableError
+from memory.errors import EmbedderBusyError, EmbedderUnavailableError
 from memory.ports import Embedder, Vectors
 from memory.word_embedder import WordEmbedder
 from service.bench.kept_vectors import KeptVectors
@@ -86,6 +86,31 @@ async def test_a_question_that_waits_too_long_is_given_up_and_the_next_one_is_no
         assert 15 <= len(given_up) <= 19
         assert not isinstance(answers[0], BaseException)
         assert (await embedder.embed(["And now?"], question=True)).shape == (1, 384)
+
+
+async def test_questions_are_gone_on_with_while_the_event_loop_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedders, "QUESTION_PATIENCE", 120.0)
+    async with MiniLmEmbedder(EmbedderConfig(cache=0)) as embedder:
+        await embedder.embed(["Who am I?"], question=True)
+        before = embedder.runs
+        asked = [asyncio.create_task(embedder.embed([f"{n}: {'and so on ' * 30}?"], question=True)) for n in range(5)]
+        await asyncio.sleep(0.001)
+        deadline = time.monotonic() + 60
+        while embedder.runs < before + 5 and time.monotonic() < deadline:
+            time.sleep(0.001)  # noqa: ASYNC251  the loop does nothing else meanwhile
+        assert embedder.runs == before + 5
+        assert len(await asyncio.gather(*asked)) == 5
+
+
+async def test_more_questions_than_can_be_answered_soon_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedders, "MOST_QUESTIONS", 10)
+    async with MiniLmEmbedder(EmbedderConfig(cache=0)) as embedder:
+        asked = [embedder.embed([f"Question {n}?"], question=True) for n in range(30)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        refused = [isinstance(answer, EmbedderBusyError) for answer in answers]
+        assert refused == [False] * 10 + [True] * 20
+        assert (await embedder.embed(["And now?"], question=True)).shape == (1, 384)
+        assert (await embedder.embed([f"line {n}" for n in range(12)])).shape == (12, 384)
 
 
 async def test_a_repeated_text_is_not_run_again() -> None:

@@ -1,11 +1,15 @@
 """What is recalled beside the accept is used only for a conversation that was accepted as it had been found."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from prometheus_client import REGISTRY
 from uuid_utils.compat import uuid7
 
+from memory.errors import EmbedderBusyError
+from memory.ports import Vectors
 from memory.postgres import Database
 from service.chat.recall import Looked, Recalled, Recaller
 from sessions.state import Buffer, Line, Session
@@ -58,3 +62,18 @@ async def test_nothing_is_begun_that_the_database_has_no_room_for(live: Live, ha
         return live
 
     assert await recaller.look(found(), recaller.embed("hello"), "hello", None) == Looked(live)
+
+
+class Busy(HashEmbedder):
+    async def embed(self, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        raise EmbedderBusyError(f"{len(texts)} too many" if question else "never")
+
+
+async def test_a_question_without_a_vector_is_counted_and_looked_for_by_its_words() -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("rapport_recalls_by_words_total", {"why": "busy"}) or 0.0
+
+    before = counted()
+    recaller = Recaller(cast("Database", Crowded(has_room=False)), Busy(), 500, 5)
+    assert await recaller.embed("hello") is None
+    assert counted() == before + 1
