@@ -63,7 +63,7 @@ class WordTable:
         the bytes of their words' numbers.
         """
         found = np.zeros((len(messages), len(asked)), np.float32)
-        lengths = np.array([len(message) for message in messages], np.int64) // 2
+        lengths = np.fromiter(map(len, messages), np.int64, len(messages)) // 2
         filled = np.flatnonzero(lengths)
         if not filled.size or not len(asked):
             return found
@@ -100,4 +100,5 @@ def table() -> WordTable:
     with np.load(TABLE, allow_pickle=False) as data:
         words, stems = (bytes(data[name]).decode().split("\n") for name in ("words", "stems"))
         vectors = data["vectors"]
+    lexical.ENGLISH_STEMS.update(zip(words, stems, strict=True))
     return WordTable(words, stems, vectors)

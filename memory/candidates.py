@@ -13,6 +13,9 @@ from memory.ranking import Candidates
 from memory.scores import Chosen, conversation_keys, integers
 from memory.vault import KeyRing, misplaced, plain_sizes
 
+SENT_FROM = 946_684_800_000_000
+"""Microseconds from 1970 to 2000, from where on PostgreSQL counts them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -26,36 +29,45 @@ class Found:
     texts: Sequence[str]
     ring: KeyRing
     _opened: dict[int, str] = field(default_factory=dict)
+    _uuids: dict[bytes, UUID] = field(default_factory=dict)
 
     def text(self, place: int) -> str:
         """Nothing, when it was sealed for another memory than this one."""
         known = self._opened.get(place)
         if known is None:
             known = self.ring.decode(self.texts[place])
-            if misplaced("facts" if self.columns.facts[place] else "episodes", self.id(place), known):
+            if misplaced("facts" if self.columns.facts[place] else "episodes", _bytes(self.ids, place), known):
                 known = ""
             self._opened[place] = known
         return known
 
     def id(self, place: int) -> UUID:
-        return _id(self.ids, place)
+        return self._uuid(self.ids, place)
 
     def conversation_id(self, place: int) -> UUID:
-        return _id(self.conversations, place)
+        return self._uuid(self.conversations, place)
 
     def message_id(self, place: int) -> UUID:
-        return _id(self.messages, place)
+        return self._uuid(self.messages, place)
+
+    def _uuid(self, packed: bytes, place: int) -> UUID:
+        """Each once: a message's episode has its id, and most are of one conversation."""
+        raw = _bytes(packed, place)
+        known = self._uuids.get(raw)
+        if known is None:
+            known = self._uuids[raw] = UUID(bytes=raw)
+        return known
 
 
-def _id(packed: bytes, place: int) -> UUID:
-    return UUID(bytes=packed[16 * place : 16 * place + 16])
+def _bytes(packed: bytes, place: int) -> bytes:
+    return packed[16 * place : 16 * place + 16]
 
 
 def gather(details: asyncpg.Record, messages: Chosen, facts: Chosen, ring: KeyRing) -> Found:
     """Bring details, which come in any order, and scores together. A memory that went in between is left out."""
     ids, fact_ids = details["ids"] or b"", details["fact_ids"] or b""
     place, fact_place = _places(ids, messages), _places(fact_ids, facts)
-    conversations = (details["conversations"] or b"") + (details["fact_conversations"] or b"")
+    conversations = b"".join([messages.conversations[n] for n in place]) + (details["fact_conversations"] or b"")
     fact_texts = [ring.decode(text) for text in details["fact_texts"] or ()]
     texts = [*(details["texts"] or ()), *fact_texts]
     table = associations.table()
@@ -67,10 +79,10 @@ def gather(details: asyncpg.Record, messages: Chosen, facts: Chosen, ring: KeyRi
     columns = Candidates(
         facts=np.concatenate([np.zeros(len(place), bool), np.ones(len(fact_place), bool)]),
         conversations=conversation_keys(conversations),
-        seqs=integers((details["seqs"] or b"") + (details["fact_seqs"] or b"")),
+        seqs=np.concatenate([messages.seqs[place], integers(details["fact_seqs"])]),
         roles=[*(details["roles"] or ()), *(details["fact_roles"] or ())],
         speakers=[*(details["speakers"] or ()), *([None] * len(fact_place))],
-        said_at=integers((details["said_at"] or b"") + (details["fact_said_at"] or b"")),
+        said_at=integers((details["said_at"] or b"") + (details["fact_said_at"] or b"")) + SENT_FROM,
         lengths=plain_sizes(texts),
         traits=np.concatenate([integers(details["traits"], 2), np.zeros(len(fact_place), np.int64)]),
         known_words=[

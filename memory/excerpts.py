@@ -12,6 +12,7 @@ READ = 4_000
 WHEN = 2.0
 """What a date in a sentence is worth when the question asks for one, in the unit of a term's IDF."""
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+WORD = re.compile(r"\w+")
 DATED = re.compile(r"\(\d{1,2} [A-Z]|\([A-Z][a-z]+ \d{4}\)|\(\d{4}\)")
 
 
@@ -27,8 +28,9 @@ class Cutter:
         # a stem is nearly always how its words begin ("hobbi" but for its i); stemming every word would cost more than recall
         self._weights = {term.rstrip("i") or term: weight for term, weight in telling.items()}
         longest_first = sorted(self._weights, key=len, reverse=True)
-        begins = [rf"\b{re.escape(term)}" if term.isascii() else re.escape(term) for term in longest_first]
-        self._terms = re.compile("|".join(begins)) if begins else None
+        # no pattern of a question's own: making one costs more than recall's arithmetic
+        self._begin_words = tuple(term for term in longest_first if term.isascii())
+        self._anywhere = tuple(term for term in longest_first if not term.isascii())
         self._asks_when = asks_when
 
     def cut(self, text: str, *, longest: int = LONGEST) -> str:
@@ -58,10 +60,15 @@ class Cutter:
         ]
 
     def _score(self, sentence: str) -> float:
-        found = 0.0
-        if self._terms is not None:
-            found = sum(self._weights[term] for term in set(self._terms.findall(sentence.lower())))
+        found = sum(self._weights[term] for term in self._said(sentence.lower()))
         return found + (WHEN if self._asks_when and DATED.search(sentence) else 0.0)
+
+    def _said(self, sentence: str) -> set[str]:
+        """The terms that the sentence holds; a word counts for the longest that it begins with."""
+        begin = self._begin_words
+        words = [word for word in WORD.findall(sentence) if word.startswith(begin)]
+        said = {next(term for term in begin if word.startswith(term)) for word in words}
+        return said.union(term for term in self._anywhere if term in sentence)
 
 
 def _joined(sentences: list[str], kept: set[int], longest: int) -> str:

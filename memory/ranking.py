@@ -4,9 +4,11 @@ The weights are constants, chosen with whole conversations left out of the fit i
 what each signal earns). Nothing is learnt from users.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +89,13 @@ class Weights:
     took several messages to say."""
 
     def vector(self) -> Floats:
-        return np.array([getattr(self, field.name) for field in fields(self)], np.float32)
+        """Kept: it is asked for at every question."""
+        return _vector(self)
+
+
+@lru_cache
+def _vector(weights: Weights) -> Floats:
+    return np.array([getattr(weights, field.name) for field in fields(weights)], np.float32)
 
 
 WEIGHTS = Weights()
@@ -158,13 +166,16 @@ def _share(scores: Floats) -> Floats:
 
 def essays(candidates: Candidates) -> float:
     """How far the companion writes essays where the user writes messages: 0 … 1."""
-    told = candidates.lengths[~candidates.facts]
-    roles = [role for role, fact in zip(candidates.roles, candidates.facts, strict=True) if not fact]
-    by_user = np.array([role == "user" for role in roles], bool)
-    if by_user.all() or not by_user.any():
+    told, by_user = ~candidates.facts, _by_user(candidates)
+    users, companions = candidates.lengths[told & by_user], candidates.lengths[told & ~by_user]
+    if not len(users) or not len(companions):
         return 0.0
-    times = float(told[~by_user].mean() / max(told[by_user].mean(), 1.0))
-    return float(np.clip(np.log2(max(times, 1.0) / ESSAYS_FROM) / np.log2(ESSAYS_TO / ESSAYS_FROM), 0, 1))
+    times = max(float(companions.mean()) / max(float(users.mean()), 1.0), 1.0)
+    return min(max(math.log2(times / ESSAYS_FROM) / math.log2(ESSAYS_TO / ESSAYS_FROM), 0.0), 1.0)
+
+
+def _by_user(candidates: Candidates) -> npt.NDArray[np.bool_]:
+    return np.array([role == "user" for role in candidates.roles], bool)
 
 
 def openings(candidates: Candidates) -> Floats:
@@ -183,7 +194,7 @@ def features(candidates: Candidates, question: Question, table: WordTable) -> Fl
     c, shown = candidates, candidates.traits
     own, around = associations(c, question, table)
     none = np.zeros(len(c), np.float32)
-    by_user = np.array([role == "user" for role in c.roles], bool)
+    by_user = _by_user(c)
     standing = by_user & (shown & Trait.STANDING > 0)
     names = shown >> NAMES_SHIFT & 3
     columns = (

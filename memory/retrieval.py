@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 import numpy as np
+import orjson
 
 from memory import associations, budget, candidates, excerpts, lexical, questions, ranking, recency, scores, temporal
 from memory.indexing import EpisodeRow, embedding_text, index_messages, sparse, term_weights
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 Vector = Vectors
+ID_BYTES = 16
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 LEAST_ALIKE = 0.2
@@ -132,12 +134,13 @@ def question_vector(vector: Vector | None) -> tuple[str | None, str | None]:
     """The vector as the statements take it, and its model."""
     if vector is None:
         return None, None
-    return str(np.rint(vector * np.float32(SCALE)).astype(np.int32).tolist()), model_of(vector)
+    whole = np.rint(np.asarray(vector) * np.float32(SCALE)).astype(np.int32)
+    return orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY).decode(), model_of(vector)
 
 
 def _id_list(ids: list[bytes]) -> str:
     """A literal of ids: objects of them, made and sent, would cost more than finding their rows."""
-    return "{" + ",".join([one.hex() for one in ids]) + "}"
+    return "{" + b"".join(ids).hex(",", ID_BYTES) + "}"
 
 
 def _question(query: RecallQuery, idfs: dict[str, float]) -> questions.Question:

@@ -7,7 +7,7 @@ import asyncpg
 import numpy as np
 import numpy.typing as npt
 
-from memory.statements import FACTS, REACH
+from memory.statements import FACTS, REACH, SCALE
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -37,6 +37,9 @@ class Chosen:
     """Memories for a closer look, best first, with their scores as shares of the best."""
 
     ids: list[bytes]
+    conversations: list[bytes]
+    """Their ids; as `seqs`, of messages only."""
+    seqs: Integers
     dense: Floats
     """Cosines; below every cosine where there is no vector."""
     words: Floats
@@ -66,7 +69,7 @@ class Scale:
         return lexical / np.float32(self.lexical_range)
 
     def meaning(self, dense: Floats) -> Floats:
-        shares: Floats = np.nan_to_num((dense - np.float32(self.dense_worst)) / np.float32(self.dense_range), nan=0.0)
+        shares: Floats = np.fmax((dense - np.float32(self.dense_worst)) / np.float32(self.dense_range), np.float32(0))
         return shares
 
 
@@ -75,10 +78,14 @@ def choose(row: asyncpg.Record, after: tuple[UUID, int] | None, pool: int) -> tu
 
     Messages of the conversation that `after` names, beyond its seq, count as neighbours but are not chosen.
     """
-    lexical, dense = floats(row["lexical"]), floats(row["dense"])
-    fact_lexical, fact_dense = floats(row["fact_lexical"]), floats(row["fact_dense"])
+    lexical, dense = -floats(row["lexical"]), _cosines(row["dense"])
+    fact_lexical, fact_dense = -floats(row["fact_lexical"]), _cosines(row["fact_dense"])
     scale = Scale.of(np.concatenate([lexical, fact_lexical]), np.concatenate([dense, fact_dense]))
     return scale, _messages(row, scale, (lexical, dense), after, pool), _facts(row, scale, fact_lexical, fact_dense)
+
+
+def _cosines(packed: bytes | None) -> Floats:
+    return floats(packed) * np.float32(-1 / SCALE)
 
 
 def _messages(
@@ -86,7 +93,7 @@ def _messages(
 ) -> Chosen:
     lexical, dense = scores
     keys, seqs = conversation_keys(row["conversations"]), integers(row["seqs"])
-    order = np.lexsort((seqs, keys))
+    order = _said_order(keys, seqs)
     keys, seqs, dense = keys[order], seqs[order], dense[order]
     words, meaning = scale.words(lexical[order]), scale.meaning(dense)
     own = words + meaning
@@ -94,11 +101,12 @@ def _messages(
     score = own + np.float32(AROUND) * around
     if after is not None:
         score[(keys == conversation_keys(after[0].bytes)[0]) & (seqs > after[1])] = -np.inf
-    best = np.lexsort((seqs, -score))[:pool]
-    best = best[np.isfinite(score[best])]
+    best = _best(score, seqs, pool)
     return Chosen(
         _ids(row["ids"], order[best]),
-        np.nan_to_num(dense[best], nan=-1.0),
+        _ids(row["conversations"], order[best]),
+        seqs[best],
+        np.fmax(dense[best], np.float32(-1)),
         words[best],
         meaning[best],
         _mean_of_two(words, keys, -1)[best],
@@ -112,7 +120,21 @@ def _facts(row: asyncpg.Record, scale: Scale, lexical: Floats, dense: Floats) ->
     best = np.argsort(-(words + meaning), kind="stable")[:FACTS]
     none = np.zeros(len(best), np.float32)
     ids = _ids(row["fact_ids"], best)
-    return Chosen(ids, np.nan_to_num(dense[best], nan=-1.0), words[best], meaning[best], none, none, none)
+    return Chosen(ids, [], best[:0], np.fmax(dense[best], np.float32(-1)), words[best], meaning[best], none, none, none)
+
+
+def _said_order(keys: Integers, seqs: Integers) -> npt.NDArray[np.intp]:
+    """Conversation by conversation, in the order of saying; most users have one, where sorting by it would say nothing."""
+    return np.argsort(seqs) if (keys == keys[:1]).all() else np.lexsort((seqs, keys))
+
+
+def _best(score: Floats, seqs: Integers, pool: int) -> npt.NDArray[np.intp]:
+    """Places of the best scores, equal ones in the order of saying; what is not to be chosen scores minus infinity."""
+    places = np.flatnonzero(score > -np.inf)
+    if len(places) > pool:
+        least = np.partition(score[places], -pool)[-pool]
+        places = places[score[places] >= least]
+    return places[np.lexsort((seqs[places], -score[places]))[:pool]]
 
 
 def _ids(packed: bytes | None, places: npt.NDArray[np.intp]) -> list[bytes]:

@@ -56,9 +56,10 @@ WITH counted AS MATERIALIZED (
 
 
 def _scores(slot: int, row: str) -> str:
-    # vectors have length 1: their inner product is the cosine, at a third of the work
-    return f"""(-({row}.lexical <#> (SELECT words FROM question)))::real AS lexical,
-        coalesce((-({row}.{COLUMNS[slot][0]} <#> (SELECT dense FROM question)) / {SCALE})::real, 'NaN') AS dense"""
+    # vectors have length 1: their inner product is the cosine, at a third of the work. Sign and scale are left to whoever
+    # reads them (`scores`): here they would be set row by row
+    return f"""({row}.lexical <#> (SELECT words FROM question))::real AS lexical,
+        coalesce(({row}.{COLUMNS[slot][0]} <#> (SELECT dense FROM question))::real, 'NaN') AS dense"""
 
 
 def _packed(slot: int) -> str:
@@ -153,15 +154,14 @@ def read_many(slot: int, *, narrow: bool) -> str:
 # $1 user, $2 messages and $3 facts as text, so that their ids need not become objects first
 DETAILS = """
 SELECT e.*, f.* FROM (
-    SELECT string_agg(uuid_send(message_id), '') AS ids, string_agg(uuid_send(conversation_id), '') AS conversations,
-        string_agg(int8send(seq), '') AS seqs, string_agg(int2send(traits), '') AS traits,
-        string_agg(int8send((extract(epoch FROM said_at) * 1000000)::bigint), '') AS said_at, array_agg(role) AS roles,
-        array_agg(speaker) AS speakers, array_agg(text) AS texts, array_agg(known_words) AS known_words
+    SELECT string_agg(uuid_send(message_id), '') AS ids, string_agg(int2send(traits), '') AS traits,
+        string_agg(timestamptz_send(said_at), '') AS said_at, array_agg(role) AS roles, array_agg(speaker) AS speakers,
+        array_agg(text) AS texts, array_agg(known_words) AS known_words
     FROM episodes WHERE user_id = $1 AND message_id = ANY ($2::text::uuid[])
 ) AS e, (
     SELECT string_agg(uuid_send(id), '') AS fact_ids, string_agg(uuid_send(conversation_id), '') AS fact_conversations,
         string_agg(int8send(source_seq), '') AS fact_seqs, string_agg(uuid_send(message_id), '') AS fact_messages,
-        string_agg(int8send((extract(epoch FROM said_at) * 1000000)::bigint), '') AS fact_said_at,
+        string_agg(timestamptz_send(said_at), '') AS fact_said_at,
         array_agg(CASE kind WHEN 'companion' THEN 'assistant' ELSE 'user' END) AS fact_roles, array_agg(text) AS fact_texts
     FROM facts WHERE user_id = $1 AND id = ANY ($3::text::uuid[])
 ) AS f

@@ -36,6 +36,9 @@ PLACES: Final = ("messages", "episodes", "facts", "fact_sources", "conversations
 """Tables that hold sealed text; their position is written into the token, so only append."""
 HEADER = 17
 TAG = 16
+HEADER_OF_BYTES: Final = len(PREFIX_OF_BYTES)
+NONCE_OF_BYTES: Final = HEADER_OF_BYTES + HEADER
+WORDS_OF_BYTES: Final = NONCE_OF_BYTES + NONCE
 KEY_SECONDS = 60.0
 """How long an opened key is kept in memory: what an erased user's key outlives its row at most."""
 
@@ -69,9 +72,11 @@ class Opened(str):
     header: bytes
 
 
-def misplaced(place: str, row: UUID, text: str) -> bool:
+def misplaced(place: str, row: UUID | bytes, text: str) -> bool:
     """Whether these words were sealed for another row than the one they stand in: somebody has moved them. Counted."""
-    if type(text) is not Opened or text.header == bytes([PLACES.index(place)]) + row.bytes:
+    if type(text) is not Opened:
+        return False
+    if text.header == bytes([PLACES.index(place)]) + (row if isinstance(row, bytes) else row.bytes):
         return False
     UNOPENED.inc()
     return True
@@ -97,10 +102,9 @@ class UserKey:
         nonce = os.urandom(NONCE)
         return header + nonce + self._aead.encrypt(nonce, data, self._owner + header)
 
-    def _open(self, raw: bytes, start: int = 0) -> bytes:
-        nonce = start + HEADER
-        words = nonce + NONCE
-        return self._aead.decrypt(raw[nonce:words], raw[words:], self._owner + raw[start:nonce])
+    def _open(self, raw: bytes) -> bytes:
+        words = HEADER + NONCE
+        return self._aead.decrypt(raw[HEADER:words], raw[words:], self._owner + raw[:HEADER])
 
     def seal_bytes(self, place: str, row: UUID, data: bytes) -> bytes:
         return PREFIX_OF_BYTES + self._seal(place, row, data)
@@ -109,8 +113,9 @@ class UserKey:
         """As `open`."""
         if not data.startswith(PREFIX_OF_BYTES):
             return data
-        try:
-            return self._open(data, len(PREFIX_OF_BYTES))
+        try:  # as `_open`, in place: it is done for every memory that is looked at
+            return self._aead.decrypt(data[NONCE_OF_BYTES:WORDS_OF_BYTES], data[WORDS_OF_BYTES:],
+                                      self._owner + data[HEADER_OF_BYTES:NONCE_OF_BYTES])  # fmt: skip
         except (InvalidTag, ValueError):
             UNOPENED.inc()
             return data
@@ -285,8 +290,8 @@ def ring_of(connection: object) -> KeyRing:
 
 def plain_sizes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """How many bytes of words each text has, without opening it."""
-    sizes = np.array([len(text) for text in texts], np.int64)
-    closed = np.array([text[:1] == PREFIX[0] for text in texts], bool)
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    closed = np.array([text.startswith(PREFIX[0]) for text in texts], bool)
     return np.where(closed, np.maximum((sizes - len(PREFIX)) * 3 // 4 - HEADER - NONCE - TAG, 0), sizes)
 
 

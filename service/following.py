@@ -80,9 +80,13 @@ class FollowingEmbedder:
             await embedder.aclose()
 
 
+UNUSUAL = "warmingly"
+"""A word that the table of associations has no stem of."""
+
+
 async def warm_up(embedder: FollowingEmbedder) -> None:
     """Load what the first recall would wait for: the current model, the table of associations, the stemmer."""
-    await asyncio.gather(asyncio.to_thread(associations.table), asyncio.to_thread(lexical.stem, "warming", "en"))
+    await asyncio.gather(asyncio.to_thread(associations.table), asyncio.to_thread(lexical.stem, UNUSUAL, "en"))
     try:
         await embedder.refresh()
         await embedder.embed(["Is it warm?"], question=True)

@@ -1,14 +1,26 @@
 from uuid import UUID, uuid4
 
 import pytest
+import snowballstemmer
 
-from memory import lexical
+from memory import associations, lexical
 
 USER = UUID("6f1f7a54-3f9e-4a4e-9d51-000000000001")
 
 
 def test_inflections_meet_and_function_words_vanish() -> None:
     assert lexical.terms("I was painting the horses") == lexical.terms("paints a horse")
+
+
+def test_stems_that_come_with_the_table_are_the_stemmers() -> None:
+    """What was stored by one process is asked for by another, which may have none of them at hand."""
+    associations.table()
+    stemmer = snowballstemmer.stemmer("english")
+    known = list(lexical.ENGLISH_STEMS)
+    assert len(known) > 20_000
+    for word in known[::25]:
+        assert lexical.stem(word, "en") == stemmer.stemWord(word)
+    assert lexical.stem("mangeaient", "fr") == snowballstemmer.stemmer("french").stemWord("mangeaient")
 
 
 @pytest.mark.parametrize(

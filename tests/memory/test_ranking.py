@@ -192,6 +192,22 @@ def test_the_sentence_after_a_hit_is_kept_before_one_far_from_it() -> None:
     assert cut == "… I went to the regatta. We saw thirty boats. …"
 
 
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"boat": 1.0, "boathous": 3.0}, "The boathouse burnt."),  # the longer of two beginnings
+        ({"hobbi": 3.0}, "My hobby is this."),
+        ({"regatta": 3.0}, "A Regatta!"),
+        ({"почт": 3.0}, "Вот почта."),
+        ({"寿司": 3.0}, "今日は寿司です。"),
+    ],
+)
+def test_a_sentence_is_told_by_how_its_words_begin(terms: dict[str, float], said: str) -> None:
+    filler = "Some boats sank. The overboathouse is no such word, and it rained for most of the afternoon. "
+    cut = excerpts.Cutter(terms).cut(f"{filler * 4}{said} {filler * 4}", longest=20)
+    assert cut == f"… {said} …"
+
+
 def test_the_first_memories_get_more_room() -> None:
     assert [excerpts.room(rank) for rank in (0, excerpts.FIRST - 1, excerpts.FIRST)] == [
         excerpts.ROOM,
