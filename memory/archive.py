@@ -22,7 +22,7 @@ SELECT id, title, route, lock_reason, companion_name, persona, time_zone, source
 FROM conversations WHERE user_id = $1 AND deleted_at IS NULL AND ($3::uuid IS NULL OR id > $3) ORDER BY id LIMIT $2
 """
 MESSAGES = """
-SELECT id, seq, parent_id, role, speaker, content, status, created_at, external_id
+SELECT id, seq, parent_id, role, speaker, content, reasoning, status, created_at, external_id
 FROM messages WHERE user_id = $1 AND conversation_id = $2 AND seq > $4 ORDER BY seq LIMIT $3
 """
 FACTS = """

@@ -261,7 +261,8 @@ FROM other WHERE f.user_id = $1 AND f.id = $2 RETURNING f.id
 
 
 async def _forget_derived(connection: Connection, user_id: UUID, erasure: Erasure) -> None:
-    """Summaries, profiles and what turns kept for a take-over: written anew from what is left."""
+    """Summaries, profiles and what turns kept for a take-over: written anew from what is left. Of reasoning nothing is
+    left that was kept since the words were said."""
     conversations = list(erasure.conversations)
     erasure.turns = await _logged_turns(connection, user_id)  # any of them may have recalled what is forgotten now
     erasure.counts["summaries"] += int(
@@ -283,6 +284,7 @@ async def _forget_derived(connection: Connection, user_id: UUID, erasure: Erasur
     erasure.conversations |= elsewhere
     named = {echo.id: echo for echo in erasure.similar if echo.id not in erasure.gone | set(erasure.facts)}
     erasure.similar = sorted(named.values(), key=lambda echo: -echo.likeness)
+    erasure.counts["reasoning"] += await _execute(connection, UNREASONED, user_id, list(erasure.gone))
     erasure.counts["profiles"] += await _execute(connection, "DELETE FROM profiles WHERE user_id = $1", user_id)
     erasure.counts["turns"] += await _execute(
         connection,
@@ -293,6 +295,13 @@ async def _forget_derived(connection: Connection, user_id: UUID, erasure: Erasur
     )
     for table in ("outbox", "quarantine"):  # they hold ids and never words; looked at, so that the receipt can say so
         erasure.counts[table] += 0
+
+
+# a model thinks about all that it is told, and any later reply may have been told of it
+UNREASONED = """
+UPDATE messages SET reasoning = '' WHERE user_id = $1 AND reasoning <> ''
+    AND created_at >= (SELECT min(said.created_at) FROM messages said WHERE said.user_id = $1 AND said.id = ANY ($2::uuid[]))
+"""
 
 
 async def _logged_turns(connection: Connection, user_id: UUID) -> set[tuple[UUID, UUID]]:
@@ -327,6 +336,9 @@ async def forget_all(connection: Connection, user_id: UUID, *, keep_conversation
             """UPDATE conversations SET summary = '', summary_seq = 0, learnt_seq = next_seq - 1, learn_attempts = 0,
                 version = version + 1 WHERE user_id = $1""",
             user_id,
+        )
+        erasure.counts["reasoning"] += await _execute(
+            connection, "UPDATE messages SET reasoning = '' WHERE user_id = $1 AND reasoning <> ''", user_id
         )
         tables: tuple[str, ...] = ("outbox", *ALL_MEMORIES)
     else:

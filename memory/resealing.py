@@ -20,6 +20,7 @@ BATCH = 500
 TEXTS: tuple[tuple[str, str, str], ...] = (
     # table (which is the place in the vault), the id that is bound in, column
     ("messages", "id", "content"),
+    ("messages", "id", "reasoning"),
     ("episodes", "message_id", "text"),
     ("facts", "id", "text"),
     ("facts", "id", "quote"),

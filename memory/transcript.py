@@ -64,10 +64,13 @@ class Message:
     created_at: datetime
     continues: UUID | None = None
     """The reply whose text this one begins with: it was stopped or cut, and this is the whole of it."""
+    reasoning: str = ""
+    """What the model thought, where that was kept. Only `list_messages` reads it: it is for people, never for a prompt."""
 
     def __post_init__(self) -> None:
-        if misplaced("messages", self.id, self.content):
-            object.__setattr__(self, "content", "")
+        for name in ("content", "reasoning"):
+            if misplaced("messages", self.id, getattr(self, name)):
+                object.__setattr__(self, name, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +255,7 @@ async def list_messages(
     """Up to `limit` messages in order: the newest ones below `before`, or the oldest ones above `after`."""
     direction = "ASC" if after is not None else "DESC"
     rows = await connection.fetch(
-        f"""SELECT {MESSAGE} FROM messages
+        f"""SELECT {MESSAGE}, reasoning FROM messages
         WHERE user_id = $1 AND conversation_id = $2 AND ($4::bigint IS NULL OR seq < $4) AND ($5::bigint IS NULL OR seq > $5)
         ORDER BY seq {direction} LIMIT $3""",
         user_id,

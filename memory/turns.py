@@ -105,6 +105,8 @@ class Reply:
     usage: dict[str, int] | None = None
     speaker: str | None = None
     stopped: bool = False
+    reasoning: str = ""
+    """What the model thought, where that is to be kept. It stands beside the reply, and nothing is ever made of it."""
 
 
 TURN_OF_BUMPED = """
@@ -297,10 +299,10 @@ WITH done AS (
     FROM done WHERE c.user_id = $1 AND c.id = done.conversation_id
     RETURNING c.next_seq - 1 AS seq
 ), message AS (
-    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status, chain, continues)
+    INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status, chain, continues, reasoning)
     SELECT $1, done.conversation_id, bumped.seq, $5, done.user_message_id, $2, 'assistant', $12, $6,
         CASE WHEN $4 = 'stopped' THEN 'stopped' WHEN $7 = 'length' THEN 'cut' ELSE 'complete' END, sha256(u.chain || $13),
-        done.continues
+        done.continues, $14
     FROM bumped, done JOIN messages u ON u.user_id = $1 AND u.id = done.user_message_id
     RETURNING seq
 ), work AS (
@@ -331,6 +333,7 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         reply.usage,
         reply.speaker,
         said_digest("assistant", reply.text),
+        await sealed(connection, user_id, "messages", reply.message_id, reply.reasoning),
     )
     assert row is not None  # noqa: S101  it has no FROM
     seq = row["seq"]
@@ -420,7 +423,7 @@ async def latest_turn(
 
 TURN = """
 SELECT t.id, t.conversation_id, t.user_message_id, t.reply_message_id, t.status, t.epoch, t.route, t.backend, t.model, t.scripted,
-    t.finish_reason, t.usage, t.failure, t.created_at, t.finished_at, t.checkpoint, m.content AS reply, m.seq AS reply_seq,
+    t.finish_reason, t.usage, t.failure, t.created_at, t.finished_at, t.checkpoint, m.content AS reply, m.reasoning, m.seq AS reply_seq,
     u.seq AS user_seq, u.created_at AS user_created_at, t.lease_until IS NOT NULL AND t.lease_until < clock_timestamp() AS orphaned
 FROM turns t JOIN messages u ON u.user_id = t.user_id AND u.id = t.user_message_id
 LEFT JOIN messages m ON m.user_id = t.user_id AND m.id = t.reply_message_id
@@ -449,6 +452,7 @@ class StoredTurn:
     finished_at: datetime | None
     checkpoint: str
     reply: str | None
+    reasoning: str | None
     reply_seq: int | None
     user_seq: int
     user_created_at: datetime

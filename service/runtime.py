@@ -197,6 +197,7 @@ def _tools(settings: Settings, database: Database, replies: ReplyLog, backends: 
         rhythm=Rhythm(leases, settings.flush_seconds),
         lease_seconds=settings.lease_seconds,
         reply_tokens=settings.reply_max_tokens,
+        reasoning=settings.keep_reasoning,
     )
 
 

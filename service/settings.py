@@ -178,6 +178,11 @@ class Settings(BaseSettings):
     )
     recall_limit: int = Field(12, ge=0, alias="RECALL_LIMIT", description="Memories put into a prompt")
     reply_max_tokens: int = Field(700, ge=1, alias="REPLY_MAX_TOKENS", description="Longest reply")
+    keep_reasoning: Literal["never", "asked", "always"] = Field(
+        "asked",
+        alias="KEEP_REASONING",
+        description="Whether what models think is kept beside replies: never, where a turn asks for it, or always",
+    )
     lease_seconds: float = Field(
         1.5, gt=0.1, alias="TURN_LEASE_SECONDS", description="How long a silent writer keeps its reply"
     )

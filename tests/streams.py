@@ -15,6 +15,7 @@ class Bubble:
     """What one reader has on the screen."""
 
     text: str = ""
+    reasoning: str = ""
     last: str | None = None
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     repeated: int = 0
@@ -28,8 +29,10 @@ class Bubble:
         self.events.append((event_id, kind, data))
         if kind == "reply.delta":
             self.text += data["text"]
+        elif kind == "reply.reasoning":
+            self.reasoning += data["text"]
         elif kind == "turn.rebased":
-            self.text = data["text"]
+            self.text, self.reasoning = data["text"], data.get("reasoning", "")
             self.rebased += 1
         elif kind == "turn.taken_over":
             assert data["kept_chars"] <= len(self.text)

@@ -16,6 +16,7 @@ from service.chat.sampling import Sampling, options
 from service.chat.schemas import KEY, Body, ConversationView, NewTurn
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
+from service.chat.thoughts import Wish
 from service.dependencies import Context
 from service.errors import InvalidRequestError
 from service.limits.dependencies import WRITE
@@ -35,6 +36,11 @@ class Regeneration(Sampling):
     )
     backend: str | None = Field(
         None, max_length=64, description="Ask a named backend of the conversation's route first"
+    )
+    reasoning: Wish | None = Field(
+        None,
+        description="keep: what the model thinks is streamed as `reply.reasoning` and kept beside the reply; "
+        "drop: it is not. Without it as KEEP_REASONING says, by which nothing is kept that nobody asked for",
     )
 
 
@@ -72,7 +78,7 @@ async def regenerate(
         client_message_id=body.client_message_id or idempotency_key,
         speaker=message.speaker,
         answers=message.id,
-        request=options(body),
+        request=options(body, context.settings.keep_reasoning),
     )
     return await streamed(request, context, caller, send)
 
@@ -106,7 +112,7 @@ async def edit(
         speaker=body.speaker,
         parent_id=message.parent_id,
         at_root=message.parent_id is None,
-        request=options(body),
+        request=options(body, context.settings.keep_reasoning),
     )
     return await streamed(request, context, caller, send)
 
@@ -134,7 +140,7 @@ async def continue_turn(
         begun = await read_unfinished(connection, caller.user_id, conversation_id, turn_id)
     message_id = begun.reply_message_id
     link = {"turn_id": str(turn_id), "message_id": None if message_id is None else str(message_id)}
-    kept = begun.request | options(body)
+    kept = begun.request | options(body, context.settings.keep_reasoning)
     send = Send(
         caller.user_id,
         conversation_id,

@@ -13,6 +13,7 @@ from sessions.replies import Event, EventId
 ACCEPTED = "turn.accepted"
 RECALLED = "memory.recalled"
 DELTA = "reply.delta"
+REASONING = "reply.reasoning"
 NOTICE = "notice"
 TAKEN_OVER = "turn.taken_over"
 REBASED = "turn.rebased"
@@ -80,6 +81,22 @@ def text_of(events: Iterable[Event]) -> str:
     return "".join(parts)
 
 
+def reasoning_of(events: Iterable[Event]) -> str:
+    """What a reader who was shown these events has of the model's reasoning."""
+    parts: list[str] = []
+    for item in events:
+        if item.type == REASONING:
+            parts.append(orjson.loads(item.data)["text"])
+        elif item.type == REBASED:
+            parts = [orjson.loads(item.data).get("reasoning", "")]
+    return "".join(parts)
+
+
+def rebased_data(text: str, reason: str, reasoning: str | None) -> dict[str, Any]:
+    data = {"text": text, "reason": reason}
+    return {**data, "reasoning": reasoning} if reasoning else data
+
+
 def rebase(events: Sequence[Event], event_id: EventId, reason: str) -> Event:
     """One event that stands for all of `events`."""
-    return event(event_id, REBASED, {"text": text_of(events), "reason": reason})
+    return event(event_id, REBASED, rebased_data(text_of(events), reason, reasoning_of(events)))

@@ -171,7 +171,7 @@ class ReplyReader:
         following = EventId(max(last.epoch, turn.epoch), last.n + 1 if last.epoch >= turn.epoch else 0)
         if turn.reply is not None:
             if not (logged and logged[-1].id == last and ev.text_of(logged) == turn.reply):
-                events.append(ev.event(following, ev.REBASED, {"text": turn.reply, "reason": "stored"}))
+                events.append(ev.event(following, ev.REBASED, ev.rebased_data(turn.reply, "stored", turn.reasoning)))
                 following = following.next()
             events.append(ev.event(following, ev.COMPLETED, ev.completed_data(turn)))
         else:

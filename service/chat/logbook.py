@@ -18,6 +18,7 @@ from memory.turns import ClaimedTurn
 from service.chat import events as ev
 from service.chat.live import LiveReply
 from service.chat.metrics import REBASES
+from service.chat.thoughts import Thoughts
 from sessions.errors import LiveStateUnavailableError
 from sessions.replies import ANYTHING, EMPTY, FIRST, Appended, Event, EventId, ReplyLog, contiguous
 
@@ -37,12 +38,20 @@ class Logbook:
     """One epoch's part of a reply's log."""
 
     def __init__(
-        self, turn: ClaimedTurn, live: LiveReply, replies: ReplyLog, database: Database, lease_seconds: float
+        self,
+        turn: ClaimedTurn,
+        live: LiveReply,
+        replies: ReplyLog,
+        database: Database,
+        lease_seconds: float,
+        *,
+        keeps_reasoning: bool = False,
     ) -> None:
         self.text = ""
         """All of the reply that counts, shown or not."""
         self.shown = 0
         """How many characters of it readers have."""
+        self.thoughts = Thoughts(kept=keeps_reasoning)
         self.logged = True
         """False while Redis is away."""
         self._turn = turn
@@ -74,6 +83,8 @@ class Logbook:
             whole = trusted and len(text) >= len(self._turn.checkpoint)
             self.text = text if whole else self._turn.checkpoint
             self.shown = len(self.text)
+            # PostgreSQL has no copy of an unfinished reply's reasoning: without the log it begins here
+            self.thoughts.begin(ev.reasoning_of(logged) if whole else "")
             self._live.events[:] = logged if whole else []
             top = str(logged[-1].id) if logged else EMPTY
             if whole:
@@ -119,12 +130,27 @@ class Logbook:
         """Tell readers that what they have doesn't count any more."""
         REBASES.labels(reason).inc()
         self.text, self.shown = "", 0
+        if reason != "thinking":
+            self.thoughts.settle(keep=False)
+            self.thoughts.back()
         # else PostgreSQL's copy would hold more than the log, and pass for what the log had lost
         await self._checkpoint()
-        await self.emit(ev.REBASED, {"text": "", "reason": reason})
+        await self._rebase(reason)
+
+    async def _rebase(self, reason: str) -> None:
+        self.thoughts.told()
+        await self.emit(ev.REBASED, ev.rebased_data(self.shown_text, reason, self.thoughts.text))
+
+    async def show_thoughts(self) -> None:
+        """Log, then show, what was thought since the last time, where somebody wishes to know."""
+        if self.thoughts.outdated:
+            await self._rebase("restarted")
+        elif fresh := self.thoughts.told():
+            await self.emit(ev.REASONING, {"text": fresh})
 
     async def show(self) -> None:
         """Log, then show, what was said since the last time."""
+        await self.show_thoughts()
         if self.shown < len(self.text):
             fresh = self.text[self.shown :]
             self.shown = len(self.text)
@@ -151,12 +177,12 @@ class Logbook:
         self._publish([item], last=last)
 
     def _whole(self, item: Event) -> list[Event]:
-        base = ev.event(item.id, ev.REBASED, {"text": self.shown_text, "reason": "log_lost"})
+        base = ev.event(item.id, ev.REBASED, ev.rebased_data(self.shown_text, "log_lost", self.thoughts.shown_text))
         whole = [base]
         # a notice keeps its own id, by which readers who have it know it again
         told = {orjson.loads(one.data)["id"]: one for one in self._live.events if one.type == ev.NOTICE}
         for one in (*told.values(), item):
-            if one.type not in (ev.DELTA, ev.REBASED):
+            if one.type not in (ev.DELTA, ev.REASONING, ev.REBASED):
                 whole.append(Event(whole[-1].id.next(), one.type, one.data))
         return whole
 

@@ -225,7 +225,7 @@ async def send_turn(
         body.content,
         client_message_id=body.client_message_id or idempotency_key,
         speaker=body.speaker,
-        request=options(body),
+        request=options(body, context.settings.keep_reasoning),
     )
     return await streamed(request, context, caller, message)
 

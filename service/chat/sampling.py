@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.chat.thoughts import Kept
+from service.errors import InvalidRequestError
 from service.llm.ports import ChatRequest
 
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -41,9 +43,14 @@ def chosen(body: BaseModel) -> dict[str, Any]:
     return {name: value for name in FIELDS if (value := getattr(body, name, None)) is not None}
 
 
-def options(body: BaseModel) -> dict[str, Any]:
-    """What a turn keeps of a request's body: which backend was named, and how the reply is to be drawn."""
+def options(body: BaseModel, reasoning: Kept) -> dict[str, Any]:
+    """What a turn keeps of a request's body: which backend was named, how the reply is to be drawn, and whether the
+    model's reasoning is kept. Raises `InvalidRequestError` when nobody's is."""
     kept: dict[str, Any] = {}
+    if wish := getattr(body, "reasoning", None):
+        if wish == "keep" and reasoning == "never":
+            raise InvalidRequestError("No reasoning is kept here.", code="reasoning_not_kept")
+        kept["reasoning"] = wish
     if backend := getattr(body, "backend", None):
         kept["backend"] = backend
     if sampling := chosen(body):

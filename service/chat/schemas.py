@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from memory.transcript import Conversation, Message
 from memory.turns import StoredTurn
 from service.chat.sampling import Sampling
+from service.chat.thoughts import Wish
 from service.compliance.duty import Notice
 
 
@@ -133,6 +134,9 @@ class MessageView(BaseModel):
     continues: UUID | None = Field(
         description="The reply that this one went on with: it begins with that one's text, and stands for it"
     )
+    reasoning: str | None = Field(
+        description="What the model thought before this reply, where that was asked for: no part of what was said"
+    )
     notices: list[NoticeView] = Field(description="Told before this reply, or after this message if no reply came")
 
     @classmethod
@@ -148,6 +152,7 @@ class MessageView(BaseModel):
             turn_id=message.turn_id,
             status=message.status,
             continues=message.continues,
+            reasoning=message.reasoning or None,
             notices=[NoticeView.model_construct(**notice.data) for notice in notices],
         )
 
@@ -170,6 +175,11 @@ class NewTurn(Sampling):
         None, max_length=64, description="Ask a named backend of the conversation's route first"
     )
     speaker: Text | None = Field(None, max_length=80)
+    reasoning: Wish | None = Field(
+        None,
+        description="keep: what the model thinks is streamed as `reply.reasoning` and kept beside the reply; "
+        "drop: it is not. Without it as KEEP_REASONING says, by which nothing is kept that nobody asked for",
+    )
 
 
 class TurnView(BaseModel):
@@ -180,6 +190,9 @@ class TurnView(BaseModel):
     user_message_id: UUID
     reply_message_id: UUID | None
     text: str = Field(description="The reply; while it is being written, or after a failure, what was kept of it")
+    reasoning: str | None = Field(
+        description="What the model thought, where that was kept; None until the reply is whole"
+    )
     finish_reason: str | None
     backend: str | None
     model: str | None
@@ -199,6 +212,7 @@ class TurnView(BaseModel):
             user_message_id=turn.user_message_id,
             reply_message_id=turn.reply_message_id,
             text=turn.reply if turn.reply is not None else turn.checkpoint,
+            reasoning=turn.reasoning or None,
             finish_reason=turn.finish_reason,
             backend=turn.backend,
             model=turn.model,

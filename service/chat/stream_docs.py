@@ -50,6 +50,12 @@ class ReplyDelta(BaseModel):
     text: str
 
 
+class ReplyReasoning(BaseModel):
+    """What the model thinks, where that was asked for (`reasoning`): follows what was told of it before. No part of the reply."""
+
+    text: str
+
+
 class Notice(BaseModel):
     """Something the user must be told beside the reply."""
 
@@ -73,8 +79,9 @@ class TurnRebased(BaseModel):
     reason: str = Field(
         examples=["catching_up"],
         description="continued: it goes on with a reply that was stopped or cut. catching_up, stored, log_lost: the same text "
-        "in one piece. taken_over: what another writer knows of it. restarted: it begins anew",
+        "in one piece. taken_over: what another writer knows of it. restarted: it begins anew. thinking: it was reasoning",
     )
+    reasoning: str = Field("", description="Replaces what is shown of the reasoning, also where it is left out")
 
 
 class TurnCompleted(BaseModel):
@@ -102,6 +109,7 @@ EVENTS: dict[str, type[BaseModel]] = {
     "turn.accepted": TurnAccepted,
     "memory.recalled": MemoryRecalled,
     "reply.delta": ReplyDelta,
+    "reply.reasoning": ReplyReasoning,
     "notice": Notice,
     "turn.taken_over": TurnTakenOver,
     "turn.rebased": TurnRebased,

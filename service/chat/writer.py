@@ -23,6 +23,7 @@ from service.chat.logbook import DEGRADED_PAUSE, FencedError, Logbook, patiently
 from service.chat.metrics import FIRST_TOKEN, TURNS, ZOMBIE_WRITES
 from service.chat.prompt import Material, build_request
 from service.chat.rhythm import Rhythm
+from service.chat.thoughts import Kept, keeps
 from service.chat.upstream import Upstream
 from service.errors import ForbiddenError, RapportError, UnavailableError, translate
 from service.llm.errors import BackendError, CannotContinueError
@@ -57,6 +58,7 @@ class Tools:
     rhythm: Rhythm
     lease_seconds: float
     reply_tokens: int
+    reasoning: Kept
 
 
 class ReplyWriter:
@@ -78,7 +80,14 @@ class ReplyWriter:
         self._tools = tools
         self._gather = gather
         self._on_commit = on_commit
-        self._book = Logbook(turn, live, tools.replies, tools.database, tools.lease_seconds)
+        self._book = Logbook(
+            turn,
+            live,
+            tools.replies,
+            tools.database,
+            tools.lease_seconds,
+            keeps_reasoning=keeps(tools.reasoning, turn.request.get("reasoning")),
+        )
         self._checkpointed = 0
         self._upstream = Upstream(turn.upstream)
         self._goes_on = bool(turn.request.get("continues"))
@@ -235,14 +244,13 @@ class ReplyWriter:
         reader = asyncio.create_task(self._read(opened), name=f"upstream-{self.turn_id}")
         shown = 0.0
         try:
-            while not reader.done() or self._book.shown < len(self._book.text):
+            while not reader.done() or self._book.shown < len(self._book.text) or self._book.thoughts.pending:
                 await self._wake.wait()
                 if not reader.done():
                     self._wake.clear()
                 # The first token goes at once; from then on what arrives together travels together. A backend that
                 # lets tokens gather wakes us no sooner.
-                pause = self._tools.rhythm.pause() if self._book.logged else DEGRADED_PAUSE
-                if (rest := shown + pause - time.monotonic()) > TIMER_SECONDS and not reader.done():
+                if (rest := shown + self._pause() - time.monotonic()) > TIMER_SECONDS and not reader.done():
                     await asyncio.sleep(rest)
                 shown = time.monotonic()
                 if self._retracting is not None:
@@ -259,6 +267,7 @@ class ReplyWriter:
     async def _retract(self, done: asyncio.Event) -> None:
         """What was said so far was the model's thinking: readers are told, and nothing of it stays."""
         self._retracting = None
+        self._book.thoughts.add(self._book.text)
         if self._book.shown:
             await self._book.restart("thinking")
         self._book.text = ""
@@ -276,20 +285,37 @@ class ReplyWriter:
                 if self._halted is not None:
                     raise _HaltedError(self._halted)
                 await self._tell_place()
+                if self._book.thoughts.pending:
+                    await self._book.show_thoughts()
+                    await asyncio.wait({task}, timeout=self._pause())
             return task.result()
         finally:
             task.cancel()
 
+    def _pause(self) -> float:
+        """Seconds for which what comes gathers before it is shown."""
+        return self._tools.rhythm.pause() if self._book.logged else DEGRADED_PAUSE
+
+    def _think(self, thought: str) -> None:
+        self._book.thoughts.add(thought)
+        self._wake.set()
+
     async def _open_stream(self, material: Material) -> Opened:
         self._asked = time.monotonic()
         resumes = self._can_resume(self._book.text)
+        thoughts = self._book.thoughts
+        resume = self._upstream.resume(self._book.text) if resumes else None
+        # a response that is read from its beginning brings its thoughts again
+        thoughts.settle(keep=bool(self._book.text) if resume is None else resume.after is not None)
         if self._joint is not None:
             self._joint = Joint(self._book.text)
 
         def build(target: Target) -> ChatRequest:
+            thoughts.back()
             prefix = "" if resumes else self._book.text
             request = build_request(material, target, prefix=prefix, reply_tokens=self._tools.reply_tokens)
-            request = replace(request, gather=self._tools.rhythm.until_together)
+            heard = self._think if thoughts.kept else None
+            request = replace(request, gather=self._tools.rhythm.until_together, on_thought=heard)
             if resumes:
                 return replace(request, resume=self._upstream.resume(self._book.text))
             request = replace(request, outlives=True, on_begun=self._begun_upstream)
@@ -343,6 +369,8 @@ class ReplyWriter:
                         self._retracting = done = asyncio.Event()
                         self._wake.set()
                         await done.wait()  # the log has one writer, and that is not this task
+                    if delta.reasoning and self._book.thoughts.kept:
+                        self._think(delta.reasoning)
                     if delta.text:
                         if not self._book.text:
                             self._observe_first_token()
@@ -380,6 +408,7 @@ class ReplyWriter:
             else None,
             speaker=material.companion_name or None,
             stopped=stopped,
+            reasoning=self._book.thoughts.text,
         )
 
         async def statement(connection: Any) -> int | None:

@@ -113,4 +113,5 @@ def _fact(fact: Row) -> str:
 def _message(message: Row, companion: str) -> str:
     name = message["speaker"] or (companion or "Companion" if message["role"] == "assistant" else "You")
     quoted = "\n".join(f"> {line}" for line in message["content"].splitlines())
-    return f"**{_line(name)}**, {archive.moment(message['created_at'])}\n{quoted}\n\n"
+    thought = f"Thought: {_line(message['reasoning'])}\n\n" if message["reasoning"] else ""
+    return f"{thought}**{_line(name)}**, {archive.moment(message['created_at'])}\n{quoted}\n\n"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.llm import metrics
 from service.llm.errors import BackendBusyError, BackendError
@@ -48,6 +48,9 @@ async def reply(
             held: list[Delta] = []
             async with provider.warming(target.model):
                 async for delta in deltas:
+                    if delta.reasoning and request.on_thought is not None:
+                        request.on_thought(delta.reasoning)
+                        delta = replace(delta, reasoning="")  # noqa: PLW2901
                     held.append(delta)
                     if delta.text or delta.finish_reason is not None:
                         break

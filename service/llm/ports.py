@@ -66,6 +66,8 @@ class ChatRequest:
     resume: Resume | None = None
     gather: Callable[[], float] | None = None
     """Tells for how many seconds what follows the first words may gather before it is read."""
+    on_thought: Callable[[str], None] | None = None
+    """Hears what the model thinks before its first word, as it comes: the deltas that tell it wait for that word."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,8 @@ async def complete(
         options: dict[str, Any] = {"backend": backend} if backend else {}
         if sampling := chosen(wishes):
             options["sampling"] = sampling
+        if body.include_reasoning is not None:
+            options["reasoning"] = "keep" if body.include_reasoning else "drop"
         if persona := instructions(body.messages):
             options["instructions"] = persona
         message = Send(
@@ -175,6 +177,7 @@ class Chunks:
         self._created = int(time.time())
         self._id = "chatcmpl-"
         self._shown = 0
+        self._thought = 0
 
     def encode(self, event: Event) -> bytes:
         match event.type:
@@ -185,6 +188,10 @@ class Chunks:
                 text = orjson.loads(event.data)["text"]
                 self._shown += len(text)
                 return self._chunk(event, {"content": text})
+            case ev.REASONING:
+                thought = orjson.loads(event.data)["text"]
+                self._thought += len(thought)
+                return self._thinks(event, thought)
             case ev.REBASED:
                 return self._rebased(event)
             case ev.NOTICE:
@@ -201,15 +208,24 @@ class Chunks:
     def _rebased(self, event: Event) -> bytes:
         """This format can't take text back: what is new is appended, and a reply that began again says so."""
         data = orjson.loads(event.data)
-        text = data["text"]
+        text, reasoning = data["text"], data.get("reasoning", "")
+        thought = self._thinks(event, reasoning[self._thought :])
+        self._thought = len(reasoning)
+        return thought + self._said_anew(event, text, data["reason"])
+
+    def _said_anew(self, event: Event, text: str, reason: str) -> bytes:
         fresh = text[self._shown :]
         if not text and self._shown:
             self._shown = 0
-            why = "That was thinking. The reply" if data["reason"] == "thinking" else "The reply was interrupted and"
-            ends = "follows." if data["reason"] == "thinking" else "begins again."
+            why = "That was thinking. The reply" if reason == "thinking" else "The reply was interrupted and"
+            ends = "follows." if reason == "thinking" else "begins again."
             return self._chunk(event, {"content": f"\n\n[{why} {ends}]\n\n"})
         self._shown = max(self._shown, len(text))
         return self._chunk(event, {"content": fresh}) if fresh else b""
+
+    def _thinks(self, event: Event, fresh: str) -> bytes:
+        """By the name that DeepSeek gave it, and most servers and clients have taken."""
+        return self._chunk(event, {"reasoning_content": fresh}) if fresh else b""
 
     def _told(self, event: Event) -> bytes:
         notice = self._notices.take(event)
@@ -249,6 +265,9 @@ async def _whole(
             error.title = ForbiddenError.title
         raise error
     turn_id = orjson.loads(events[0].data)["turn_id"]
+    message = {"role": "assistant", "content": "", "refusal": None}
+    if thought := ev.reasoning_of(events):
+        message["reasoning_content"] = thought
     told = [notice for event in events if (notice := notices.take(event)) is not None]
     completion = Completion(
         id=f"chatcmpl-{turn_id}",
@@ -257,7 +276,7 @@ async def _whole(
         choices=[
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": notices.text(told) + ev.text_of(events), "refusal": None},
+                "message": {**message, "content": notices.text(told) + ev.text_of(events)},
                 "logprobs": None,
                 "finish_reason": _finish(last["finish_reason"]),
             }

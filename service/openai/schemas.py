@@ -66,6 +66,11 @@ class CompletionRequest(BaseModel):
     top_k: int | None = Field(None, ge=0, description="Local servers only, like the two below")
     min_p: float | None = Field(None, ge=0, le=1)
     repeat_penalty: float | None = Field(None, ge=0, le=4)
+    include_reasoning: bool | None = Field(
+        None,
+        description="Keep what the model thinks beside the reply, and give it as `reasoning_content`; as KEEP_REASONING says "
+        "without it",
+    )
 
     def sampling(self) -> Sampling:
         """What of it is passed on. Raises `InvalidRequestError` for what no server takes."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -95,6 +96,41 @@ async def test_a_forgotten_fact_leaves_no_words_and_spares_the_rest(database: Da
     (episode,) = await episodes(talk)
     assert episode["embedding"] is not None
     assert (done.counts["facts"], done.counts["messages"], done.counts["episodes"]) == (1, 1, 1)
+
+
+async def reason(talk: Talk, reasoning: str) -> None:
+    """As if the last message's writer had thought this, and somebody had asked to keep it."""
+    async with talk.database.as_user(talk.user_id) as connection:
+        await connection.execute(
+            """UPDATE messages SET reasoning = $3 WHERE user_id = $1 AND conversation_id = $2
+            AND seq = (SELECT max(seq) FROM messages WHERE user_id = $1 AND conversation_id = $2)""",
+            talk.user_id,
+            talk.id,
+            reasoning,
+        )
+
+
+async def reasonings(talk: Talk) -> list[str]:
+    async with talk.database.as_user(talk.user_id) as connection:
+        return [m.reasoning for m in await transcript.list_messages(connection, talk.user_id, talk.id, 50)]
+
+
+async def test_no_thought_since_then_is_left(database: Database, superuser_url: str) -> None:
+    """A model may have thought of what it recalled, in any later reply and in any conversation."""
+    before, talk, elsewhere = [await Talk(database).open() for _ in range(3)]
+    await before.say(("assistant", "Hello!"), at=SAID - timedelta(days=1))
+    await reason(before, "They said hello")
+    await talk.teach(LINE, SECRET, DOG)
+    await elsewhere.say("Where shall I go?", ("assistant", "Away!"), at=SAID + timedelta(days=1))
+    await reason(elsewhere, f"They mean {CANARY}, which they told me")
+    done = await forget(talk, await id_of(talk, CANARY))
+    assert await rows_with(superuser_url, CANARY) == {}
+    assert done.counts["reasoning"] == 1
+    assert (await reasonings(before), await reasonings(elsewhere)) == (["They said hello"], ["", ""])
+    async with database.as_user(talk.user_id) as connection:
+        everything = await erasure.forget_all(connection, talk.user_id, keep_conversations=True)
+    assert everything.counts["reasoning"] == 1
+    assert await reasonings(before) == [""]
 
 
 async def test_what_rests_on_the_same_words_is_forgotten_with_them(database: Database) -> None:

@@ -27,6 +27,7 @@ async def remember(database: Database, talk: Talk) -> None:
     await talk.teach("My cat is called Tom.", fact(1, "My cat is called Tom", "The user's cat is called Tom."))
     async with database.as_user(talk.user_id) as connection:
         await connection.execute("UPDATE conversations SET persona = 'You are Sam' WHERE user_id = $1", talk.user_id)
+        await connection.execute("UPDATE messages SET reasoning = 'A dog, then' WHERE user_id = $1", talk.user_id)
         digest = tombstones.message_digest(talk.user_id, "user", SAID, "forgotten words")
         await tombstones.bury(connection, talk.user_id, [digest])
 
@@ -120,7 +121,14 @@ async def test_texts_that_stood_open_are_sealed(database_url: str, superuser_url
     database = Database(PoolConfig(database_url, 1, 3), Vault(MASTER))
     await reseal(database, talk.user_id)
     connection = await asyncpg.connect(superuser_url)
-    for column in ("messages.content", "episodes.text", "facts.text", "fact_sources.quote", "conversations.persona"):
+    for column in (
+        "messages.content",
+        "messages.reasoning",
+        "episodes.text",
+        "facts.text",
+        "fact_sources.quote",
+        "conversations.persona",
+    ):
         table, _, name = column.partition(".")
         values = [
             row[0] for row in await connection.fetch(f"SELECT {name} FROM {table} WHERE user_id = $1", talk.user_id)

@@ -6,6 +6,7 @@ import orjson
 
 WORDS = tuple(f"word{number} " for number in range(1, 21))
 REPLY = "".join(WORDS).rstrip()
+THOUGHT = " ".join(f"thought{number}" for number in range(1, 31))
 
 
 def chunk(

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from tests.misbehaving.calls import Call, behave, quirk
-from tests.misbehaving.script import DONE, chunk, event, usage_of
+from tests.misbehaving.script import DONE, THOUGHT, chunk, event, usage_of
 
 FOREVER = 3600.0
 
@@ -60,6 +60,15 @@ async def reasoning_content(call: Call) -> web.StreamResponse:
     for word in ("Let me ", "think."):
         await call.send(response, chunk(call.model, reasoning_content=word))
     await call.words(response, call.reply())
+    return await call.finish(response)
+
+
+@quirk("thinks-aloud", "any reasoning model: seconds of thought before the first word")
+async def thinks_aloud(call: Call) -> web.StreamResponse:
+    response = await call.open()
+    for word in () if call.prefix else THOUGHT.split(" "):
+        await call.send(response, chunk(call.model, reasoning_content=f"{word} "), pause=0.03)
+    await call.words(response, call.reply(), pause=0.05)
     return await call.finish(response)
 
 

@@ -70,6 +70,10 @@ export class Exchange {
     this.reader.add(data.text);
   }
 
+  reasoning(data) {
+    this.reply.think(this.reply.thought + data.text);
+  }
+
   notice(data) {
     if (data.kind === "queue") {
       this.reply.wait(data.text); // a place in a queue is news for a moment only
@@ -90,6 +94,7 @@ export class Exchange {
 
   rebased(data) {
     this.reply.replace(data.text ?? "");
+    this.reply.think(data.reasoning ?? "");
     if (data.reason === "continued") return; // this is where it goes on
     if (data.reason === "thinking") {
       this.reply.wait(`${this.reply.name} is thinking`);
@@ -134,6 +139,7 @@ const HANDLERS = {
   "turn.accepted": "accepted",
   "memory.recalled": "recalled",
   "reply.delta": "delta",
+  "reply.reasoning": "reasoning",
   notice: "notice",
   "turn.taken_over": "takenOver",
   "turn.rebased": "rebased",

@@ -128,6 +128,7 @@ export class ReplyMessage extends Message {
     this.frame = 0;
     this.refs.knots.addEventListener("click", () => on.memories(this));
     this.before = noticeElements(data.notices);
+    this.think(data.reasoning ?? "");
     if (data.content) this.replace(data.content);
     if (data.status === "stopped") this.setState(FINISHES.stopped);
     if (data.status === "cut") this.setState(FINISHES.length);
@@ -141,6 +142,13 @@ export class ReplyMessage extends Message {
     this.root.setAttribute("aria-busy", "true");
     this.refs.waiting.textContent = text;
     this.refs.waiting.hidden = false;
+  }
+
+  /** What the model thought, as plain text and folded away: it is not what the companion says. */
+  think(text) {
+    this.thought = text;
+    this.refs.thoughtText.textContent = text;
+    this.refs.thought.hidden = !text;
   }
 
   append(text) {

@@ -21,7 +21,7 @@ from service.llm.errors import (
 )
 from service.llm.ports import ChatMessage, ChatRequest
 from tests.misbehaving.process import Misbehaving
-from tests.misbehaving.script import REPLY
+from tests.misbehaving.script import REPLY, THOUGHT
 from tests.service.llm.conftest import QUICK, MakeBackend
 from tests.service.llm.reading import HELLO, read, read_until_error
 
@@ -206,12 +206,20 @@ async def test_characters_cut_between_reads_are_whole(backend_for: MakeBackend) 
 
 
 @pytest.mark.parametrize(
-    "quirk", ["reasoning-content", "reasoning-field", "think-tags", "think-tags-split", "list-content"]
+    ("quirk", "thought"),
+    [
+        ("reasoning-content", "Let me think."),
+        ("reasoning-field", "Let me think."),
+        ("think-tags", "Let me think."),
+        ("think-tags-split", "Let me think."),
+        ("list-content", "Let me think."),
+        ("thinks-aloud", f"{THOUGHT} "),
+    ],
 )
-async def test_reasoning_is_kept_apart_from_the_reply(quirk: str, backend_for: MakeBackend) -> None:
+async def test_reasoning_is_kept_apart_from_the_reply(quirk: str, thought: str, backend_for: MakeBackend) -> None:
     text, reasoning, last = await read(backend_for(quirk).stream(HELLO))
     assert text == REPLY
-    assert reasoning == "Let me think."
+    assert reasoning == thought
     assert last.finish_reason == "stop"
 
 

@@ -428,3 +428,27 @@ async def test_what_was_not_sent_waits_in_its_conversation(page: Page, service: 
     await expect(page.get_by_label("Your message")).to_have_value("")
     await page.get_by_role("link", name="Pottery").click()
     await expect(page.get_by_label("Your message")).to_have_value("Unsent words")
+
+
+async def test_what_the_model_thought_is_folded_away(page: Page, service: ScriptedService) -> None:
+    service.on_send(
+        stream(
+            accepted(),
+            ("1-1", "reply.reasoning", {"text": "They are *tired*. "}),
+            ("1-2", "turn.rebased", {"text": "", "reason": "restarted", "reasoning": "They are "}),
+            ("1-3", "reply.reasoning", {"text": "<b>awake</b>."}),
+            delta("1-4", "Good morning."),
+            completed("1-5"),
+        )
+    )
+    await page.goto(BASE)
+    await say(page)
+    thought = page.locator(".theirs .thought")
+    await expect(page.locator(".theirs .words")).to_have_text("Good morning.")
+    await expect(thought.locator("p")).to_be_hidden()
+    await thought.get_by_text("Thinking").click()
+    await expect(thought.locator("p")).to_have_text("They are <b>awake</b>.")
+    service.on_send(stream(accepted(T2, 3), delta("1-1", "Yes."), completed("1-2", 4)))
+    await say(page, "Really?")
+    await expect(page.locator(".theirs .words").last).to_have_text("Yes.")
+    await expect(thought.last).to_be_hidden()
