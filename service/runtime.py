@@ -35,6 +35,7 @@ from service.policies import Policies, load_policies
 from service.sealing import check_vault, open_replicated_database
 from service.settings import Settings
 from service.startup import check_connections, check_database, check_routes, refuse_second_local_instance
+from sessions.answers import RedisAnswers
 from sessions.config import RedisConfig
 from sessions.keys import session_key
 from sessions.link import RedisLink
@@ -73,10 +74,10 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
     """
     async with AsyncExitStack() as stack:
         database = _open_database(settings, stack)
-        link, live, replies = _open_live(settings, stack, database.vault)
+        link, live, replies, shelf = _open_live(settings, stack, database.vault)
         own_embedder, embedder = _open_embedders(settings, database, stack)
         policies = load_policies(settings.routes_file)
-        backends = _open_backends(settings, database, policies, stack)
+        backends = _open_backends(settings, database, policies, shelf, stack)
         reasoner = BackendReasoner(backends)
         authenticator = _closing(stack, Authenticator(settings.auth_config, database))
         age_assertions = _closing(stack, AgeAssertions(settings.age_config))
@@ -175,10 +176,12 @@ def _keep_up(
     return tasks
 
 
-def _open_backends(settings: Settings, database: Database, policies: Policies, stack: AsyncExitStack) -> Backends:
-    backends = _closing(
-        stack, Backends(settings.backends, home=settings.home, spend=PostgresSpend(database), policies=policies)
-    )
+def _open_backends(
+    settings: Settings, database: Database, policies: Policies, shelf: RedisAnswers | None, stack: AsyncExitStack
+) -> Backends:
+    spend = PostgresSpend(database)
+    backends = Backends(settings.backends, home=settings.home, spend=spend, policies=policies, shelf=shelf)
+    _closing(stack, backends)
     check_routes(backends)
     backends.follow(settings.read_backends, backends_file(settings.llm_backends))
     return backends
@@ -215,13 +218,14 @@ def _closing(stack: AsyncExitStack, thing: Thing) -> Thing:
 
 def _open_live(
     settings: Settings, stack: AsyncExitStack, vault: Vault | None
-) -> tuple[RedisLink | None, LiveState, ReplyLog]:
-    """The live state and the reply logs: in Redis, sealed as texts are, or in this process when it is the only one."""
+) -> tuple[RedisLink | None, LiveState, ReplyLog, RedisAnswers | None]:
+    """The live state, the reply logs and shared answers: in Redis, sealed as texts are, or in this process when it is
+    the only one."""
     if not settings.redis_enabled:
-        return None, LocalLiveState(), LocalReplyLog()
+        return None, LocalLiveState(), LocalReplyLog(), None
     link = _closing(stack, RedisLink(RedisConfig(settings.redis_url.get_secret_value())))
     cipher = None if vault is None else vault.live
-    return link, RedisLiveState(link, cipher), RedisReplyLog(link, cipher)
+    return link, RedisLiveState(link, cipher), RedisReplyLog(link, cipher), RedisAnswers(link, cipher)
 
 
 def _resumable(link: RedisLink | None, conversation_id: UUID | None = None) -> bool:

@@ -9,6 +9,9 @@ SESSION_TTL_MS = 24 * 3600 * 1000
 REPLY_TTL_MS = 3600 * 1000
 """A finished reply's log: long enough for a phone that was in a tunnel; after it, PostgreSQL answers."""
 
+ANSWER_TTL_MS = 3600 * 1000
+ANSWER_PLACES = 2048
+
 
 def session_key(conversation_id: UUID) -> str:
     return f"session:{{{conversation_id}}}"
@@ -20,3 +23,7 @@ def buffer_key(conversation_id: UUID) -> str:
 
 def reply_key(conversation_id: UUID, turn_id: UUID) -> str:
     return f"reply:{{{conversation_id}}}:{turn_id}"
+
+
+def answer_key(place: int) -> str:
+    return f"answer:{place}"

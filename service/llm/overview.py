@@ -24,6 +24,7 @@ def cache_use(backends: Backends) -> dict[str, Any]:
     cache = backends.cache
     return {
         "hits": cache.hits,
+        "shared_hits": cache.shared_hits,
         "misses": cache.misses,
         "hit_rate": round(cache.hit_rate, 4),
         "entries": len(cache),

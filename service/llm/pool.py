@@ -5,13 +5,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from service.llm import metrics
-from service.llm.cache import AnswerCache, key_of
+from service.llm.answers import Completion, CompletionCodec
+from service.llm.cache import AnswerCache, Shelf, key_of
 from service.llm.calls import BuildRequest, Call
 from service.llm.capabilities import CapabilityStore
 from service.llm.config import BackendConfig, Tier
@@ -19,7 +19,7 @@ from service.llm.errors import BackendError, BackendRefusedError, UnknownNameErr
 from service.llm.learning import Learner
 from service.llm.opening import most_telling, open_at
 from service.llm.permits import OnPosition
-from service.llm.ports import ChatRequest, Opened, Target, Usage
+from service.llm.ports import ChatRequest, Opened
 from service.llm.providers import Provider, build_provider
 from service.llm.responses import ResponsesBackend
 from service.llm.router import Router
@@ -38,16 +38,6 @@ BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole answer."""
-
-    text: str
-    target: Target
-    finish_reason: str
-    usage: Usage | None
-
-
 class Backends:
     """Every configured model server. Made inside a running event loop, and used in that loop only."""
 
@@ -60,11 +50,12 @@ class Backends:
         policies: Policies | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        shelf: Shelf | None = None,
         patience: float = PATIENCE,
         learn: bool = True,
     ) -> None:
-        """`home` keeps what was found out about servers; `spend` adds up money with other processes; `policies` may
-        narrow a route to some backends."""
+        """`home` keeps what was found out about servers; `spend` adds up money with other processes, `shelf` shares
+        answers with them; `policies` may narrow a route to some backends."""
         self._session = open_session()
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
@@ -76,7 +67,7 @@ class Backends:
         self.router = Router()
         self._merging: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
-        self.cache: AnswerCache[Completion] = AnswerCache(clock=clock)
+        self.cache: AnswerCache[Completion] = AnswerCache(clock=clock, shelf=shelf)
         self._providers: list[Provider] = []
         self._apply(configs)
 
@@ -196,8 +187,10 @@ class Backends:
         if personal:
             return await self._complete(build, route, tier, name, patience)
         first = self.select(route, tier, name)[0]
-        key = key_of(build(first.target(first.model)), backend=f"{first.name} {first.model}", route=route)
-        return await self.cache.get(key, lambda: self._complete(build, route, tier, name, patience))
+        target = first.target(first.model)
+        key = key_of(build(target), backend=f"{first.name} {first.model}", route=route)
+        codec = CompletionCodec(target)
+        return await self.cache.get(key, lambda: self._complete(build, route, tier, name, patience), codec)
 
     async def _complete(
         self, build: BuildRequest, route: str, tier: Tier, name: str | None, patience: float | None

@@ -71,6 +71,7 @@ class ChoiceView(BaseModel):
 
 class CacheView(BaseModel):
     hits: int
+    shared_hits: int = Field(description="Of the hits, those that another instance's asking had answered")
     misses: int
     hit_rate: float
     entries: int

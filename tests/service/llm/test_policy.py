@@ -217,6 +217,48 @@ async def test_what_is_kept_ages_and_gives_way_and_failures_are_not_kept() -> No
     assert made[-2:] == ["bad", "bad"]
 
 
+class OneShelf:
+    """A shelf in this process, of which a test can see what lies on it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, bytes] = {}
+
+    async def get(self, digest: bytes) -> bytes | None:
+        return self.kept.get(digest)
+
+    async def put(self, digest: bytes, answer: bytes) -> None:
+        self.kept[digest] = answer
+
+
+class Decimal:
+    def encode(self, answer: int) -> bytes:
+        return str(answer).encode()
+
+    def decode(self, data: bytes) -> int:
+        return int(data)
+
+
+async def test_an_answer_is_found_on_the_shelf_and_no_broken_one() -> None:
+    shelf = OneShelf()
+    here, there = (AnswerCache[int](clock=lambda: 0.0, shelf=shelf) for _ in range(2))
+
+    async def seven() -> int:
+        return 7
+
+    async def eight() -> int:
+        return 8
+
+    assert await here.get("aa", seven, Decimal()) == 7
+    assert await there.get("aa", eight, Decimal()) == 7
+    assert (there.hits, there.shared_hits, there.misses, len(there)) == (1, 1, 0, 0)
+    assert await there.get("bb", eight) == 8  # nobody said how it is written
+    assert shelf.kept == {b"\xaa": b"7"}
+    shelf.kept[b"\xaa"] = b"of another release"
+    assert await there.get("aa", eight, Decimal()) == 8
+    assert shelf.kept == {b"\xaa": b"8"}
+    assert not there._running
+
+
 def test_keys_differ_by_everything_that_can_change_an_answer() -> None:
     requests = [
         ASKED,

@@ -73,6 +73,29 @@ def test_an_apps_own_question_is_asked_once_and_remembered_nowhere(
         assert 'rapport_backend_cache_total{result="hit"} 3.0' in client.get("/metrics").text
 
 
+def test_what_one_instance_was_told_the_others_know(service: LiveService, misbehaving: Misbehaving) -> None:
+    other = service.start()
+    key = {"Authorization": f"Bearer {new_key(service)}"}
+    root = {"Authorization": f"Bearer {service.token('root', roles=('user', 'operator'))}"}
+    with (
+        httpx.Client(base_url=service.url, headers=key, timeout=30) as here,
+        httpx.Client(base_url=other.url, headers=key, timeout=30) as there,
+    ):
+        first, second = ask(here).json(), ask(there).json()
+        assert second["choices"] == first["choices"]
+        assert second["usage"] == first["usage"]
+        assert misbehaving.state()["counts"]["normal"] == 1
+        assert ask(there, text="Another").status_code == 200
+        assert ask(here, text="Another").status_code == 200
+        assert misbehaving.state()["counts"]["normal"] == 2
+        seen = there.get("/v1/backends", headers=root).json()["cache"]
+        assert seen == {"hits": 1, "shared_hits": 1, "misses": 1, "hit_rate": 0.5, "entries": 1}
+        assert 'rapport_backend_cache_total{result="shared"} 1.0' in there.get("/metrics").text
+        warm = ask(there, temperature=0.7)
+        assert warm.status_code == 200
+        assert misbehaving.state()["counts"]["normal"] == 3
+
+
 def test_only_who_speaks_for_nobody_may_ask(service: LiveService, misbehaving: Misbehaving) -> None:
     key = {"Authorization": f"Bearer {new_key(service)}"}
     with httpx.Client(base_url=service.url, timeout=30) as client:
