@@ -16,6 +16,7 @@ from sessions.servers import Call, Script
 
 Pending = tuple[Call, asyncio.Future[Appended]]
 
+APPENDED = {answer: APPENDS.labels(answer.value) for answer in Appended}
 SCRIPT = (files("sessions") / "scripts" / "append.lua").read_text()
 
 
@@ -46,7 +47,7 @@ class RedisReplyLog:
         if shard not in self._flushing:
             self._flushing[shard] = asyncio.create_task(self._flush(shard), name="reply-log-flush")
         answer = await done
-        APPENDS.labels(answer.value).inc()
+        APPENDED[answer].inc()
         return answer
 
     async def _flush(self, shard: Hashable) -> None:

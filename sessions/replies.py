@@ -10,8 +10,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import total_ordering
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 from uuid import UUID
 
 import orjson
@@ -21,17 +20,14 @@ ANYTHING = "*"
 _ID = re.compile(r"(\d{1,9})-(\d{1,9})", re.ASCII)
 
 
-@total_ordering
-@dataclass(frozen=True, slots=True)
-class EventId:
+class EventId(NamedTuple):
+    """In order of writing. A tuple, as an event is: one of each is made and compared for every batch of tokens."""
+
     epoch: int
     n: int
 
     def __str__(self) -> str:
         return f"{self.epoch}-{self.n}"
-
-    def __lt__(self, other: Self) -> bool:
-        return (self.epoch, self.n) < (other.epoch, other.n)
 
     def next(self) -> "EventId":
         return EventId(self.epoch, self.n + 1)
@@ -46,8 +42,7 @@ class EventId:
 FIRST = EventId(1, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event of a reply's stream: `data` is its JSON object."""
 
     id: EventId

@@ -58,6 +58,8 @@ CLAIM_SECONDS = 0.2
 process about a millisecond."""
 LOGLESS_SECONDS = 1.5
 """How long an instance that can't reach Redis leaves orphaned turns to instances that can."""
+BUSY_GRACE = 15
+"""How many times what its event loop is late by an instance leaves orphaned turns to others."""
 PROMPT_ESTIMATE = 800
 """Tokens that a prompt is taken to have until its backend has counted them."""
 
@@ -368,6 +370,8 @@ class ChatEngine:
         own = list(self._writers)
         # PostgreSQL's copy of a reply is up to a second old: who can't see the logs lets those go first who can
         grace = 0.0 if self._resumable() or not self._tools.replies.durable else LOGLESS_SECONDS
+        # a busy process lets those go first who aren't; where all are, so is the writer, and a take-over would add to it
+        grace = max(grace, min(LOGLESS_SECONDS, self._tools.rhythm.lag * BUSY_GRACE))
         try:
             async with self._database.system() as connection:
                 claimed = await turns.claim(connection, self._tools.lease_seconds, 8, turn_id, own=own, grace=grace)

@@ -14,6 +14,8 @@ from sessions.replies import Event
 PING_SECONDS = 15.0
 SEND_SECONDS = 20.0
 """A reader that takes nothing for so long is dropped; it can come back and resume."""
+LOOK_SECONDS = 1.0
+"""Between looks at who needs a ping and who is stuck."""
 
 HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -52,19 +54,20 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  as ASGI calls it
         READERS.inc()
         line = _Line(send)
-        pump = asyncio.create_task(self._pump(line), name="event-stream")
         gone = asyncio.create_task(_disconnected(receive), name="event-stream-reader")
-        stuck = asyncio.create_task(line.watch(), name="event-stream-watch")
-        tasks = (pump, gone, stuck)
+        gone.add_done_callback(line.leave)
+        _watch.add(line)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
+            await self._pump(line)
+        except asyncio.CancelledError:
+            if not line.is_left_alone():
+                raise
         finally:
             READERS.dec()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            line.over = True
+            _watch.discard(line)
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
             if self._admission is not None:
                 await asyncio.shield(self._admission.aclose())
 
@@ -81,31 +84,85 @@ class _Line:
     a timer for each batch took as long as the batch itself."""
 
     def __init__(self, send: Send) -> None:
+        """Made in the task that will write."""
         self._send = send
         self._clock = asyncio.get_running_loop().time
+        self._writer = asyncio.current_task()
         self._since = self._clock()
         """When the current write began, or the last one ended."""
-        self._writing = asyncio.Lock()
+        self._writing = False
+        self._pinging: asyncio.Task[None] | None = None
+        self._left = False
+        self.over = False
+        """Nothing is written any more."""
 
     async def write(self, message: dict[str, object]) -> None:
-        async with self._writing:
-            self._since = self._clock()
-            await self._send(message)
-            self._since = self._clock()
+        if self._pinging is not None:
+            await asyncio.wait((self._pinging,))
+        self._writing = True
+        self._since = self._clock()
+        await self._send(message)
+        self._since = self._clock()
+        self._writing = False
 
-    async def watch(self) -> None:
-        """Ping a quiet reader; return when one takes nothing any more."""
-        while True:
-            waited = self._clock() - self._since
-            if not self._writing.locked():
-                if waited >= PING_SECONDS:
-                    await self.write({"type": "http.response.body", "body": PING, "more_body": True})
-                    continue
-                await asyncio.sleep(PING_SECONDS - waited)
-            elif waited >= SEND_SECONDS:
-                return
-            else:
-                await asyncio.sleep(SEND_SECONDS - waited)
+    def look(self, now: float) -> None:
+        """Ping a quiet reader; leave one that takes nothing any more."""
+        waited = now - self._since
+        if self._pinging is not None or self._writing:
+            if waited >= SEND_SECONDS:
+                self.leave()
+        elif waited >= PING_SECONDS:
+            self._since = now
+            self._pinging = asyncio.create_task(self._ping(), name="event-stream-ping")
+
+    async def _ping(self) -> None:
+        try:
+            await self._send({"type": "http.response.body", "body": PING, "more_body": True})
+        finally:
+            self._pinging = None
+
+    def leave(self, _gone: object = None) -> None:
+        """End the writing: nobody reads."""
+        if self._writer is not None and not self.over and not self._left:
+            self._left = True
+            self._writer.cancel()
+            if self._pinging is not None:
+                self._pinging.cancel()
+
+    def is_left_alone(self) -> bool:
+        """Whether the writing was cancelled by `leave`, and by nobody else."""
+        return self._left and self._writer is not None and self._writer.uncancel() == 0
+
+
+class _Watch:
+    """One timer for all readers of a process: a task and a timer for each were a tenth of what an open stream holds."""
+
+    def __init__(self) -> None:
+        self._lines: set[_Line] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """On which the timer runs, if it does."""
+
+    def add(self, line: _Line) -> None:
+        self._lines.add(line)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(LOOK_SECONDS, self._look, loop)
+
+    def discard(self, line: _Line) -> None:
+        self._lines.discard(line)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for line in list(self._lines):
+            line.look(now)
+        if self._lines and self._loop is loop:
+            loop.call_later(LOOK_SECONDS, self._look, loop)
+        else:
+            self._loop = None
+
+
+_watch = _Watch()
 
 
 async def _disconnected(receive: Receive) -> None:
