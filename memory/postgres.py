@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -136,6 +136,12 @@ async def _roll_back(connection: Connection, seconds: float) -> None:
         connection.terminate()
 
 
+async def _end(transaction: AbstractAsyncContextManager[Connection]) -> None:
+    # a connection that fails now is dropped; whoever asked has had the answer
+    with suppress(StoreUnavailableError, TransactionConflictError):
+        await transaction.__aexit__(None, None, None)
+
+
 class Database:
     """A pool whose every use is one transaction. Safe for any number of tasks."""
 
@@ -147,6 +153,7 @@ class Database:
         """Whether a pooler (PgBouncer) stands before PostgreSQL; known once open."""
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Connect. Raises `StoreUnavailableError` when PostgreSQL can't be reached; a later use tries again."""
@@ -197,9 +204,26 @@ class Database:
         )
 
     async def read(self, user_id: UUID, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Read this user's rows by `work`, which may run twice; a replica may serve it (memory.replicas)."""
-        async with self.as_user(user_id) as connection:
-            return await work(connection)
+        """Read this user's rows by `work`, which may run twice; a replica may serve it (memory.replicas).
+
+        The answer is given before its transaction has ended: nothing was written that the end could undo.
+        """
+        transaction = self.as_user(user_id)
+        connection = await transaction.__aenter__()
+        try:
+            answer = await work(connection)
+        except BaseException as error:
+            await transaction.__aexit__(type(error), error, error.__traceback__)
+            raise
+        ending = asyncio.create_task(_end(transaction), name="end-of-reading")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        return answer
+
+    async def ended(self) -> None:
+        """Wait until the transactions of answers that were given have ended."""
+        while self._endings:
+            await asyncio.wait(self._endings)
 
     def system(self) -> AbstractAsyncContextManager[Connection]:
         """One transaction over all users: for sweeps, learning and operators, never on a caller's behalf."""

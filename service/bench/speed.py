@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from uuid import UUID, uuid4
 
 import psutil
@@ -41,7 +42,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Milliseconds of one recall, transaction included, embedding apart."""
+    """Milliseconds of one recall, as a turn waits for it, embedding apart; processor time with the transaction's end."""
 
     what: str
     questions: int
@@ -104,9 +105,10 @@ async def _timed(database: Database, query: RecallQuery) -> tuple[float, float, 
     async with database.as_user(query.user_id) as connection:
         server = psutil.Process(await connection.fetchval("SELECT pg_backend_pid()"))
     before, own, began = sum(server.cpu_times()[:2]), time.process_time(), time.perf_counter()
-    async with database.as_user(query.user_id) as connection:
-        await recall(connection, query)
-    elapsed, own = time.perf_counter() - began, time.process_time() - own
+    await database.read(query.user_id, partial(recall, query=query))
+    elapsed = time.perf_counter() - began
+    await database.ended()
+    own = time.process_time() - own
     return elapsed * 1000, own * 1000, (sum(server.cpu_times()[:2]) - before) * 1000
 
 
