@@ -1,5 +1,6 @@
 """Conversations that were had elsewhere: their messages, once each, recallable at once."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,14 +9,16 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from memory import tombstones
+from memory.chains import keyed
 from memory.errors import ConversationNotFoundError, TurnInProgressError
 from memory.indexing import EpisodeRow, index_messages
 from memory.ports import Vectors
 from memory.postgres import Connection
 from memory.transcript import Conversation, ImportedMessage, Owner, append_imported, create_conversation
+from memory.vault import index_key
 
 FIND = """
-SELECT id FROM conversations WHERE user_id = $1 AND import_key = $2 AND deleted_at IS NULL
+SELECT id FROM conversations WHERE user_id = $1 AND import_key = ANY ($2::bytea[]) AND deleted_at IS NULL
 """
 NAME = "UPDATE conversations SET import_key = $3 WHERE user_id = $1 AND id = $2"
 # two imports of one file at once: the second waits here, and then finds what the first made
@@ -56,7 +59,9 @@ async def find_or_create(
 ) -> ImportTarget:
     """The conversation that this source was imported into before, else a new one."""
     await connection.execute(ONE_AT_A_TIME, str(owner.user_id), key)
-    found = await connection.fetchval(FIND, owner.user_id, key)
+    kept = keyed(await index_key(connection, owner.user_id), owner.user_id, key) or key
+    # what was imported before its key was keyed is found by that one
+    found = await connection.fetchval(FIND, owner.user_id, [kept, key])
     if found is not None:
         return await read_target(connection, owner.user_id, found)
     made: Conversation = await create_conversation(
@@ -70,7 +75,7 @@ async def find_or_create(
         time_zone=time_zone,
         source="import",
     )
-    await connection.execute(NAME, owner.user_id, made.id, key)
+    await connection.execute(NAME, owner.user_id, made.id, kept)
     return ImportTarget(made.id, made.route, made.time_zone, created=True)
 
 
@@ -89,18 +94,31 @@ async def read_target(connection: Connection, user_id: UUID, conversation_id: UU
     return ImportTarget(conversation_id, row["route"], row["time_zone"], created=False)
 
 
+MADE_OF_WORDS = re.compile(r"([0-9a-f]{40})-(\d+)", re.ASCII)
+"""An id that an import made of what was said, where the source has none of its own."""
+
+
+def kept_id(index: bytes, user_id: UUID, external_id: str) -> str:
+    """The id as it is stored: one that was made of words is keyed by the user's secret, or it would confirm a guess."""
+    made = MADE_OF_WORDS.fullmatch(external_id)
+    secret = keyed(index, user_id, bytes.fromhex(made[1])) if made else None
+    return f"{secret.hex()}-{made[2]}" if made and secret else external_id
+
+
 async def known_ids(
     connection: Connection, user_id: UUID, conversation_id: UUID, external_ids: Sequence[str]
 ) -> set[str]:
     """Which of the messages are there already."""
+    index = await index_key(connection, user_id)
+    kept = {kept_id(index, user_id, external_id): external_id for external_id in external_ids}
     rows = await connection.fetch(
         """SELECT external_id FROM messages
         WHERE user_id = $1 AND conversation_id = $2 AND external_id = ANY ($3::text[])""",
         user_id,
         conversation_id,
-        list(external_ids),
+        [*kept, *external_ids],
     )
-    return {row["external_id"] for row in rows}
+    return {kept.get(row["external_id"], row["external_id"]) for row in rows}
 
 
 async def append_recallable(
@@ -125,8 +143,11 @@ async def append_recallable(
     fresh = [(row, said) for row, said in enumerate(messages) if said.external_id in welcome]
     if not fresh:
         return 0, len(new)
+    index = await index_key(connection, user_id)
     rows = [
-        ImportedMessage(uuid7(), said.role, said.speaker, said.text, said.said_at, said.external_id)
+        ImportedMessage(
+            uuid7(), said.role, said.speaker, said.text, said.said_at, kept_id(index, user_id, said.external_id)
+        )
         for _, said in fresh
     ]
     first = await append_imported(connection, user_id, target.conversation_id, rows)

@@ -7,8 +7,9 @@ service that ran without a master key has left its texts readable.
 from collections import Counter
 from uuid import UUID
 
-from memory import facts, slots
+from memory import chains, facts, slots
 from memory.errors import KeyUnavailableError
+from memory.imported import kept_id
 from memory.indexing import sparse, term_weights
 from memory.postgres import Connection, Database
 from memory.turns import TEXTS_OF_REQUEST
@@ -65,6 +66,8 @@ async def reseal(database: Database, user_id: UUID) -> Counter[str]:
             await _origins(connection, user_id)
         done["episodes"] += await _episodes(connection, user_id)
         done["facts"] += await _facts(connection, user_id)
+        done["digests"] += await _fingerprints(connection, user_id) + await _chains(connection, user_id)
+        done["digests"] += await _imports(connection, user_id)
         for table, row, column in TEXTS:
             done["texts"] += await _texts(connection, user_id, table, row, column)
         done["texts"] += await _requests(connection, user_id)
@@ -160,6 +163,94 @@ async def _facts(connection: Connection, user_id: UUID) -> int:
         )
         changed += 1
     return changed
+
+
+async def _fingerprints(connection: Connection, user_id: UUID) -> int:
+    """Digests of repeated requests, from before they were keyed."""
+    key = await index_key(connection, user_id)
+    changed = 0
+    for table in ("messages", "turns"):
+        rows = await connection.fetch(
+            f"SELECT id, fingerprint FROM {table} WHERE user_id = $1 AND length(fingerprint) = $2",
+            user_id,
+            chains.PLAIN,
+        )
+        changed += len(rows)
+        await connection.execute(
+            f"""UPDATE {table} t SET fingerprint = v.new FROM unnest($2::uuid[], $3::bytea[]) AS v(id, new)
+            WHERE t.user_id = $1 AND t.id = v.id""",
+            user_id,
+            [row["id"] for row in rows],
+            [chains.keyed(key, user_id, row["fingerprint"]) for row in rows],
+            timeout=PATIENCE,
+        )
+    return changed
+
+
+async def _chains(connection: Connection, user_id: UUID) -> int:
+    """Chains from before they were keyed are made anew from the words. Where the words aren't those any more (they were
+    forgotten), the chain goes, and those that follow it: a history with them is then not recognised."""
+    key = await index_key(connection, user_id)
+    conversations = await connection.fetch(
+        "SELECT DISTINCT conversation_id AS id FROM messages WHERE user_id = $1 AND length(chain) = $2",
+        user_id,
+        chains.PLAIN,
+    )
+    changed = 0
+    for conversation in conversations:
+        rows = await connection.fetch(
+            """SELECT id, parent_id, role, content, chain FROM messages
+            WHERE user_id = $1 AND conversation_id = $2 AND length(chain) = $3 ORDER BY seq""",
+            user_id,
+            conversation["id"],
+            chains.PLAIN,
+        )
+        made: dict[UUID | None, tuple[bytes, bytes]] = {None: (b"", b"")}
+        for row in rows:
+            before = made.get(row["parent_id"])
+            digest = chains.said_digest(row["role"], row["content"])
+            if before is not None and chains.follow(before[0], digest) == row["chain"]:
+                made[row["id"]] = row["chain"], chains.follow(before[1], chains.keyed(key, user_id, digest) or digest)
+        await connection.execute(
+            """UPDATE messages m SET chain = v.new FROM unnest($3::uuid[], $4::bytea[]) AS v(id, new)
+            WHERE m.user_id = $1 AND m.conversation_id = $2 AND m.id = v.id""",
+            user_id,
+            conversation["id"],
+            [row["id"] for row in rows],
+            [made[row["id"]][1] if row["id"] in made else None for row in rows],
+            timeout=PATIENCE,
+        )
+        changed += len(rows)
+    return changed
+
+
+async def _imports(connection: Connection, user_id: UUID) -> int:
+    """What recognises an import that comes again, from before it was keyed."""
+    key = await index_key(connection, user_id)
+    conversations = await connection.fetch(
+        "SELECT id, import_key FROM conversations WHERE user_id = $1 AND length(import_key) = 20", user_id
+    )
+    for row in conversations:
+        await connection.execute(
+            "UPDATE conversations SET import_key = $3 WHERE user_id = $1 AND id = $2",
+            user_id,
+            row["id"],
+            chains.keyed(key, user_id, row["import_key"]),
+        )
+    messages = await connection.fetch(
+        "SELECT id, external_id FROM messages WHERE user_id = $1 AND external_id ~ '^[0-9a-f]{40}-[0-9]+$'",
+        user_id,
+        timeout=PATIENCE,
+    )
+    await connection.execute(
+        """UPDATE messages m SET external_id = v.new FROM unnest($2::uuid[], $3::text[]) AS v(id, new)
+        WHERE m.user_id = $1 AND m.id = v.id""",
+        user_id,
+        [row["id"] for row in messages],
+        [kept_id(key, user_id, row["external_id"]) for row in messages],
+        timeout=PATIENCE,
+    )
+    return len(conversations) + len(messages)
 
 
 async def _texts(connection: Connection, user_id: UUID, table: str, row_id: str, column: str) -> int:

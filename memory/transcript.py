@@ -351,21 +351,24 @@ class Linked:
     chain: bytes
 
 
-async def find_by_chain(connection: Connection, user_id: UUID, chains: Sequence[bytes], route: str) -> Linked | None:
-    """The message on this route that ends the longest known part of a resent history; `chains` stand with the longest
-    first.
+async def find_by_chain(
+    connection: Connection, user_id: UUID, chains: Sequence[Sequence[bytes]], route: str
+) -> Linked | None:
+    """The message on this route that ends the longest known part of a resent history; each of `chains` is a way of writing
+    the same history, with the longest part first.
 
     The same words can stand in several conversations. One that ends where the history's last message is to follow goes
     before an older one in which that message was said already.
     """
     row = await connection.fetchrow(
-        """SELECT m.conversation_id, m.id, m.chain FROM unnest($2::bytea[]) WITH ORDINALITY AS v(chain, n)
+        """SELECT m.conversation_id, m.id, m.chain FROM unnest($2::bytea[], $4::int[]) AS v(chain, n)
         JOIN messages m ON m.user_id = $1 AND m.chain = v.chain
         JOIN conversations c ON c.user_id = $1 AND c.id = m.conversation_id AND c.deleted_at IS NULL AND c.route = $3
         ORDER BY CASE WHEN v.n = 2 AND c.head_id = m.id THEN 1 ELSE v.n END, m.created_at DESC LIMIT 1""",
         user_id,
-        list(chains),
+        [chain for way in chains for chain in way],
         route,
+        [place for way in chains for place in range(1, len(way) + 1)],
     )
     return None if row is None else Linked(*row)
 

@@ -5,7 +5,6 @@ locked row, so that no stale copy can let anyone through. Later steps are fenced
 claim raises, on the database's clock.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,6 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from memory.branching import keep_to_way
+from memory.chains import keyed, said_digest
 from memory.errors import (
     AgeAssuranceRequiredError,
     ConversationNotFoundError,
@@ -26,7 +26,7 @@ from memory.errors import (
 )
 from memory.gates import GATED, Gate
 from memory.postgres import Connection
-from memory.vault import opened, opened_in, sealed, sealed_in
+from memory.vault import index_key, opened, opened_in, sealed, sealed_in
 
 TurnState = Literal["running", "completed", "stopped", "failed"]
 
@@ -139,7 +139,9 @@ WITH {GATED.format(others="")}, parent AS (
 ), message AS (
     INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, client_message_id, fingerprint, chain)
     SELECT $1, $2, bumped.seq, $8, parent.id, $7, 'user', $14, $13, $3, $15,
-        CASE WHEN parent.id IS NULL OR parent.chain IS NOT NULL THEN sha256(coalesce(parent.chain, ''::bytea) || $16) END
+        CASE WHEN parent.id IS NOT NULL AND parent.chain IS NULL THEN NULL
+            WHEN coalesce(length(parent.chain) = 32, $20::bytea IS NULL) THEN sha256(coalesce(parent.chain, ''::bytea) || $16)
+            ELSE substr(sha256(coalesce(parent.chain, ''::bytea) || $20::bytea), 1, 24) END
     FROM bumped LEFT JOIN parent ON true
     RETURNING seq, created_at, parent_id
 ), {TURN_OF_BUMPED.format(more="", values="")}
@@ -182,19 +184,22 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         gate.least_ages,
     )
     own: list[object]
+    index = await index_key(connection, turn.user_id)
+    fingerprint = keyed(index, turn.user_id, turn.fingerprint) or turn.fingerprint
     if turn.answers is not None:
         statement = ANSWER_AGAIN
-        own = [turn.fingerprint, await sealed(connection, turn.user_id, "turns", turn.turn_id, turn.prefix)]
+        own = [fingerprint, await sealed(connection, turn.user_id, "turns", turn.turn_id, turn.prefix)]
     else:
         statement = ACCEPT
         own = [
             await sealed(connection, turn.user_id, "messages", turn.message_id, turn.content),
             turn.speaker,
-            turn.fingerprint,
+            fingerprint,
             said_digest("user", turn.content),
             turn.parent_id,
             turn.at_root,
             await sealed(connection, turn.user_id, "conversations", turn.conversation_id, turn.content[:TITLE]),
+            keyed(index, turn.user_id, said_digest("user", turn.content)),
         ]
     row = await connection.fetchrow(statement, *common, *own)
     if row is not None and not row["fresh"]:
@@ -202,16 +207,16 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
         row = await connection.fetchrow(statement, *common, *own)
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
-    accepted = _answered(turn, row)
+    accepted = _answered(turn, row, {fingerprint, turn.fingerprint})
     fork = turn.answers or turn.parent_id
     if (fork is not None or turn.at_root) and not accepted.duplicate:
         await keep_to_way(connection, turn.user_id, turn.conversation_id, fork=fork)
     return accepted
 
 
-def _answered(turn: NewTurn, row: asyncpg.Record) -> Accepted:
+def _answered(turn: NewTurn, row: asyncpg.Record, fingerprints: set[bytes]) -> Accepted:
     if row["again_id"] is not None:
-        if row["again_fingerprint"] != turn.fingerprint or turn.answers not in (None, row["again_id"]):
+        if row["again_fingerprint"] not in fingerprints or turn.answers not in (None, row["again_id"]):
             raise IdempotencyConflictError("This client_message_id was used for another request.")
         return Accepted(
             row["again_turn"],
@@ -237,16 +242,6 @@ def _answered(turn: NewTurn, row: asyncpg.Record) -> Accepted:
     return Accepted(
         turn.turn_id, message_id, row["seq"], row["created_at"], row["route"], row["lock_epoch"], row["parent_id"]
     )
-
-
-def said_digest(role: str, text: str) -> bytes:
-    """Digest of one message, for the chain by which a resent history is recognised.
-
-    A message's chain is sha256(its parent's chain, its own digest). Clients trim white space at the ends of what they
-    resend, and normalise line ends, so these don't count.
-    """
-    plain = text.strip().replace("\r\n", "\n")
-    return hashlib.sha256(f"{role}:{plain}".encode("utf-8", "surrogatepass")).digest()
 
 
 CLAIM = """
@@ -301,7 +296,8 @@ WITH done AS (
 ), message AS (
     INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status, chain, continues, reasoning)
     SELECT $1, done.conversation_id, bumped.seq, $5, done.user_message_id, $2, 'assistant', $12, $6,
-        CASE WHEN $4 = 'stopped' THEN 'stopped' WHEN $7 = 'length' THEN 'cut' ELSE 'complete' END, sha256(u.chain || $13),
+        CASE WHEN $4 = 'stopped' THEN 'stopped' WHEN $7 = 'length' THEN 'cut' ELSE 'complete' END,
+        CASE WHEN length(u.chain) = 32 THEN sha256(u.chain || $13) ELSE substr(sha256(u.chain || $15::bytea), 1, 24) END,
         done.continues, $14
     FROM bumped, done JOIN messages u ON u.user_id = $1 AND u.id = done.user_message_id
     RETURNING seq
@@ -334,6 +330,7 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         reply.speaker,
         said_digest("assistant", reply.text),
         await sealed(connection, user_id, "messages", reply.message_id, reply.reasoning),
+        keyed(await index_key(connection, user_id), user_id, said_digest("assistant", reply.text)),
     )
     assert row is not None  # noqa: S101  it has no FROM
     seq = row["seq"]

@@ -5,7 +5,6 @@ up to it, so that the longest known part of a history is found with one look-up:
 known is not stored again.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,10 +12,10 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from memory import transcript
+from memory import chains, transcript
 from memory.postgres import Database
 from memory.transcript import ImportedMessage, Owner
-from memory.turns import said_digest
+from memory.vault import index_key
 from service.openai.notices import without_notices
 from service.openai.schemas import ChatMessageIn
 
@@ -58,16 +57,6 @@ def instructions(messages: Sequence[ChatMessageIn]) -> str:
     return "\n\n".join(message.text for message in messages if message.role in {"system", "developer"} and message.text)
 
 
-def chains(history: Sequence[Said]) -> list[bytes]:
-    """The chain after each message of a history."""
-    out: list[bytes] = []
-    last = b""
-    for said in history:
-        last = hashlib.sha256(last + said_digest(said.role, said.text)).digest()
-        out.append(last)
-    return out
-
-
 async def place(database: Database, owner: Owner, said: Sequence[Said], route: str, *, again: bool = False) -> Place:
     """Find or make the place of the last of `said`, whose predecessors are what the client remembers.
 
@@ -77,9 +66,14 @@ async def place(database: Database, owner: Owner, said: Sequence[Said], route: s
     history, message = said[:-1], said[-1]
     if not history and not again:
         return Place(await _begin(database, owner, route))
-    chain = chains(said)
+    words = [(one.role, one.text) for one in said]
+    old = chains.chains(words)
     async with database.as_user(owner.user_id) as connection:
-        found = await transcript.find_by_chain(connection, owner.user_id, chain[::-1][:PREFIXES], route)
+        chain = chains.keyed_chains(await index_key(connection, owner.user_id), owner.user_id, words)
+        ways = [way[::-1][:PREFIXES] for way in ([chain] if chain == old else [chain, old])]
+        found = await transcript.find_by_chain(connection, owner.user_id, ways, route)
+    if found is not None and len(found.chain) == chains.PLAIN:
+        chain = old  # the conversation began before its chain was keyed, and goes on so
     if found is not None and found.chain == chain[-1] and message.role == "user":
         return Place(found.conversation_id, answers=found.message_id)
     if found is None:

@@ -1,17 +1,21 @@
 """Imports into a real database: once each, recallable at once, whatever is broken in the file."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 
 from memory import erasure, transcript
 from memory.errors import TurnInProgressError
 from memory.ports import Vectors
-from memory.postgres import Database
+from memory.postgres import Database, PoolConfig
+from memory.resealing import reseal
 from memory.retrieval import RecallQuery, recall
 from memory.transcript import Owner
+from memory.vault import MasterKey, Vault
 from service.auth.principal import derive_user_id
 from service.imports.records import WrongFormatError
 from service.imports.service import ImportOptions, ImportReport, NothingToImportError, import_conversation
@@ -86,6 +90,41 @@ async def test_the_same_file_again_adds_nothing_and_a_grown_one_the_rest(databas
     assert [m.content for m in await messages(database, grown)] == [line["text"] for line in talk(80)]
     other = Owner(derive_user_id("rapport", "eve"), "rapport", "eve")
     assert (await bring(database, lines(*talk(70)), other)).imported == 70
+
+
+async def test_what_recognises_an_import_confirms_no_guess_of_it(database_url: str, superuser_url: str) -> None:
+    """Digests of what was said are keyed; those of before are recognised, and brought under the key."""
+
+    async def recognised_by() -> set[str]:
+        connection = await asyncpg.connect(superuser_url)
+        rows = await connection.fetch(
+            "SELECT external_id AS id FROM messages UNION SELECT encode(import_key, 'hex') FROM conversations"
+        )
+        await connection.close()
+        return {row["id"] for row in rows}
+
+    async def twice(database: Database) -> None:
+        again = await bring(database, lines(*talk(5)))
+        assert (again.imported, again.duplicates, again.conversation_id) == (0, 5, first.conversation_id)
+        named = await bring(database, lines({"speaker": "Ann", "text": "Hi", "id": "my-own-id"}))
+        assert named.imported + named.duplicates == 1
+
+    async with opened(database_url) as plain:
+        first = await bring(plain, lines(*talk(5)))
+    guesses = await recognised_by()
+    assert len(guesses) == 6
+    database = Database(PoolConfig(database_url, 1, 3), Vault(MasterKey(b"m" * 32, "m")))
+    await twice(database)
+    assert (await reseal(database, OWNER.user_id))[
+        "digests"
+    ] == 7  # and one that came since: its user isn't under the key yet
+    assert not guesses & await recognised_by()
+    await twice(database)
+    assert not (await reseal(database, OWNER.user_id))["digests"]
+    assert "my-own-id" in await recognised_by()
+    assert (await bring(database, lines(*talk(7)))).imported == 2
+    assert not [name for name in await recognised_by() if re.fullmatch("[0-9a-f]{40}(-[0-9]+)?", name)]
+    await database.close()
 
 
 async def test_equal_lines_are_all_kept_and_equal_ids_are_not(database: Database) -> None:
