@@ -28,7 +28,7 @@ from tests.fixtures.service import LiveService, Process, free_port
 from tests.isolation.test_matrix import CANARY, ROWS, Property, may_do
 
 PREDICATE = re.compile(r"\b(?:\w+\.)?user_id = \$(\d+)\b")
-BOUND = re.compile(r"set_config\('rapport\.user_id', '([0-9a-f-]{36})'")
+BOUND = re.compile(r"SET LOCAL rapport\.user_id = '([0-9a-f-]{36})'")
 MOMENT = re.compile(r"datetime\.datetime\([^)]*\)|UUID\('[^']*'\)|Decimal\('[^']*'\)|\b0\.\d+")
 CHANGES = "SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
 TRIES = 3
