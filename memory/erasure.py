@@ -18,15 +18,13 @@ from uuid_utils.compat import uuid7
 from memory import echoes, tombstones
 from memory.echoes import Echo
 from memory.errors import MemoryNotFoundError
-from memory.postgres import Connection
+from memory.postgres import Connection, be_patient
 from memory.quotes import locate
 from memory.turns import TITLE
 from memory.vault import sealed
 
 MARK = "[forgotten]"
 """Stands in a message where its words were."""
-
-
 PATIENCE = 120.0
 """Seconds for one statement: a user may have many rows, and a stopped process may hold some of them for a while."""
 
@@ -118,6 +116,7 @@ SELECT id FROM chain
 
 
 async def _lock(connection: Connection, user_id: UUID) -> None:
+    await be_patient(connection, PATIENCE)
     await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id, timeout=PATIENCE)
 
 
@@ -384,6 +383,7 @@ KEPT = ("users", "erasures")
 
 async def erase_user(connection: Connection, user_id: UUID) -> Erasure:
     """Erase every row of the user in every table. A learner or a writer that comes late finds nothing to write to."""
+    await be_patient(connection, PATIENCE)
     await connection.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", user_id, timeout=PATIENCE)
     erasure = Erasure("account")
     erasure.conversations = {

@@ -35,7 +35,7 @@ AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what a pooled connection answers between the server's last word and its end
 )
-IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
 """What one of two transactions hears that stand in each other's way."""
 
 
@@ -63,6 +63,8 @@ SESSION = {
     "plan_cache_mode": "force_generic_plan",
     # a process that was stopped in the middle of a transaction must not hold its rows for ever
     "idle_in_transaction_session_timeout": "10s",
+    # nor its transactions that wait come to the rows one after the other, each for as long
+    "lock_timeout": "10s",
 }
 IN_TRANSACTION = "".join(f"; SET LOCAL {name} = '{value}'" for name, value in SESSION.items())
 
@@ -121,6 +123,11 @@ async def _behind_a_pooler(config: PoolConfig) -> bool:
             return bool(connection.get_server_pid() != await connection.fetchval("SELECT pg_backend_pid()"))
     finally:
         await connection.close(timeout=1)
+
+
+async def be_patient(connection: Connection, seconds: float) -> None:
+    """Wait for rows that others hold for longer than usual, until the end of the transaction."""
+    await connection.execute(f"SET LOCAL lock_timeout = '{seconds}s'")
 
 
 async def _keep(_connection: object) -> None:

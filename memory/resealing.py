@@ -11,7 +11,7 @@ from memory import chains, facts, slots
 from memory.errors import KeyUnavailableError
 from memory.imported import kept_id
 from memory.indexing import sparse, term_weights
-from memory.postgres import Connection, Database
+from memory.postgres import Connection, Database, be_patient
 from memory.turns import TEXTS_OF_REQUEST
 from memory.vault import PREFIX, index_key, ring_of, sealed, sealed_in, under
 
@@ -55,6 +55,7 @@ async def reseal(database: Database, user_id: UUID) -> Counter[str]:
         raise KeyUnavailableError("Without RAPPORT_MASTER_KEY there is no key to bring anything under.")
     done: Counter[str] = Counter()
     async with database.as_user(user_id) as connection:
+        await be_patient(connection, PATIENCE)
         await connection.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", user_id, timeout=PATIENCE)
         converted = await connection.fetchval(
             "UPDATE user_keys SET keyed = true WHERE user_id = $1 AND NOT keyed RETURNING true", user_id
