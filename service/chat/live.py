@@ -16,7 +16,7 @@ class LiveReply:
         """The last event is a terminal one."""
         self.abandoned = False
         """Somebody else writes on."""
-        self._changed = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def publish(self, events: Sequence[Event], *, last: bool = False) -> None:
         self.events.extend(events)
@@ -29,8 +29,12 @@ class LiveReply:
 
     async def changed(self) -> None:
         """Return at the next publication."""
-        await self._changed.wait()
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        await waiting
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)

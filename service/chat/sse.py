@@ -74,8 +74,8 @@ class EventStream(Response):
     async def _pump(self, line: "_Line") -> None:
         await line.write({"type": "http.response.start", "status": 200, "headers": self._head})
         async for batch in self._source:
-            if body := b"".join(map(self._encode, batch)):
-                await line.write({"type": "http.response.body", "body": body, "more_body": True})
+            # in no variable of this frame: it would be kept until the next batch comes, which may take a minute
+            await line.say(b"".join(map(self._encode, batch)))
         await line.write({"type": "http.response.body", "body": self._tail, "more_body": False})
 
 
@@ -95,6 +95,10 @@ class _Line:
         self._left = False
         self.over = False
         """Nothing is written any more."""
+
+    async def say(self, body: bytes) -> None:
+        if body:
+            await self.write({"type": "http.response.body", "body": body, "more_body": True})
 
     async def write(self, message: dict[str, object]) -> None:
         if self._pinging is not None:

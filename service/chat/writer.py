@@ -25,6 +25,7 @@ from service.chat.prompt import Material, build_request
 from service.chat.rhythm import Rhythm
 from service.chat.thoughts import Kept, keeps
 from service.chat.upstream import Upstream
+from service.chat.wake import Wake
 from service.errors import ForbiddenError, RapportError, UnavailableError, translate
 from service.llm.errors import BackendError, CannotContinueError
 from service.llm.pool import Backends
@@ -95,7 +96,7 @@ class ReplyWriter:
         self._joint: Joint | None = None
         self._halted: str | None = None
         self._retracting: asyncio.Event | None = None
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._opening: asyncio.Future[Opened] | None = None
         self._opened: Opened | None = None
         self._finish: tuple[str, Usage | None] = ("stop", None)
@@ -278,9 +279,8 @@ class ReplyWriter:
         task = asyncio.ensure_future(opening)
         try:
             while not task.done():
-                woken = asyncio.ensure_future(self._wake.wait())
-                await asyncio.wait({task, woken}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
+                either: set[asyncio.Future[Any]] = {task, self._wake.waited()}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 self._wake.clear()
                 if self._halted is not None:
                     raise _HaltedError(self._halted)

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from service.auth.principal import Principal
@@ -87,16 +87,20 @@ class Limits:
 
         Raises what `check` raises, or `TooManyStreamsError`. Close it, however the request ends.
         """
-        stack = AsyncExitStack()
         checking = asyncio.ensure_future(self.check(principal, address, kind))  # beside the permit: one round trip
+        permit = self.stream(principal, address)
+        admission: Admission | None = None
         try:
-            await stack.enter_async_context(self.stream(principal, address))
-            return Admission(await checking, stack)
+            await permit.__aenter__()
+            admission = Admission(permit)
+            admission.tell(await checking)
         except BaseException:
             checking.cancel()
             await asyncio.gather(checking, return_exceptions=True)
-            await asyncio.shield(stack.aclose())
+            if admission is not None:
+                await asyncio.shield(admission.aclose())
             raise
+        return admission
 
     def stream(self, principal: Principal, address: str) -> AbstractAsyncContextManager[None]:
         """Hold one of the user's and of the address's streams while the block runs. Raises `TooManyStreamsError`."""
@@ -136,14 +140,21 @@ class Limits:
 class Admission:
     """A stream that may begin."""
 
-    def __init__(self, allowance: Allowance | None, permit: AsyncExitStack) -> None:
+    def __init__(self, permit: AbstractAsyncContextManager[None]) -> None:
+        """`permit` was entered."""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._permit: AbstractAsyncContextManager[None] | None = permit
+
+    def tell(self, allowance: Allowance | None) -> None:
+        """What the answer's headers say."""
         told = allowance.headers if allowance is not None else {}
         self.headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
-        self._permit = permit
 
     async def aclose(self) -> None:
         """Free the caller's stream. Closing twice is fine."""
-        await self._permit.aclose()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            await permit.__aexit__(None, None, None)
 
 
 def _concerns(window: Window, principal: Principal | None) -> bool:
