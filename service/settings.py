@@ -190,7 +190,7 @@ class Settings(BaseSettings):
         8,
         ge=1,
         alias="TURNS_AT_ONCE",
-        description="Messages of one process accepted at once, and recalls; the others wait for their turn in order",
+        description="Turns of one process that recall at once, twice as many being accepted; the others wait in order",
     )
     flush_seconds: float = Field(
         0.05, ge=0, alias="STREAM_FLUSH_SECONDS", description="How long tokens are gathered after the first"

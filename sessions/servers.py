@@ -121,6 +121,7 @@ class Server:
         """The one new connection, whoever asked for it first."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open(), name="redis-connect")
+            self._opening.add_done_callback(_heard)
         return await asyncio.shield(self._opening)
 
     async def _open(self, patience: float | None = None) -> Pipe:
@@ -175,6 +176,12 @@ class Server:
             await asyncio.gather(self._opening, return_exceptions=True)
         self._close_pipe()
         await self.client.aclose()
+
+
+def _heard(opening: "asyncio.Task[Pipe]") -> None:
+    """Whoever asked for the connection may have stopped waiting before it failed."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 def _is_unfit(answer: object) -> bool:
