@@ -138,7 +138,7 @@ def _run(main: Coroutine[None, None, bool]) -> bool:
         return runner.run(main)
 
 
-def _keep_what_is_loaded() -> None:
+def keep_what_is_loaded() -> None:
     """Collections look at requests' objects from here on, not at the 150,000 of the program itself: each full one stopped
     every stream for 150 ms."""
     gc.collect()
@@ -170,6 +170,6 @@ async def _serve(settings: Settings) -> bool:
             signal.signal(number, signal.SIG_IGN)
         leave = Leave(settings.leave_notice_seconds, settings.proxy_idle_seconds, settings.drain_seconds)
         server = DrainingServer(config, runtime.chat, leave)
-        _keep_what_is_loaded()
+        keep_what_is_loaded()
         await server.serve()
         return server.started

@@ -1,8 +1,8 @@
 """How fast recall is through the store: `python -m service.bench.speed --rows 1000000 --users 1000 --large 100000`.
 
 Fills a database of its own with made-up conversations (`made_up`), asks made-up questions as the service does (sealed
-texts, its event loop, its row-level security), prints percentiles, the processor time of either side, and the plan that
-is used. With `--json` the figures alone, for programs.
+texts, its event loop, its collections of garbage, its row-level security), prints percentiles, the processor time of
+either side, and the plan that is used. With `--json` the figures alone, for programs.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from memory.retrieval import RecallQuery, question_vector, recall, statement
 from memory.vault import MasterKey, Vault, index_key
 from service.bench.made_up import Maker, copy_user, grow, make_user, settle
 from service.bench.scratch import scratch_database
+from service.server import keep_what_is_loaded
 
 WARM_UP = 20
 
@@ -187,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="figures only, for programs")
     given = vars(parser.parse_args(arguments))
     as_json = given.pop("json")
+    associations.table()
+    keep_what_is_loaded()
     with scratch_database() as dsn, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         done = runner.run(run(dsn, Sizes(**given), plans=not as_json))
     if as_json:
