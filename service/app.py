@@ -1,6 +1,6 @@
 """The HTTP application, put together in one place so that the order can be seen."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from service.llm import routes as backend_routes
 from service.memories import routes as memory_routes
 from service.middleware import BodyCap, ResponseHeaders, TrustedHost
 from service.openai import routes as openai_routes
+from service.policies import load_policies
 from service.runtime import Runtime, open_runtime
 from service.settings import Settings
 from service.web import routes as web_routes
@@ -93,7 +94,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     )
     app.add_middleware(TrustedHost, names=settings.allowed_hosts, development=settings.embedded)
     app.add_middleware(ResponseHeaders)
-    _document_events(app)
+    _document_events(app, settings)
     return app
 
 
@@ -152,12 +153,30 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, InvalidRequestError(detail, code=code, errors=found))
 
 
-def _document_events(app: FastAPI) -> None:
+OF_ROUTES = (("NewConversation", "route"), ("NewMemory", "route"))
+OF_LEVELS = (("DecisionIn", "level"), ("RevocationIn", "level"))
+
+
+def with_names(document: dict[str, Any], routes: Sequence[str], levels: Sequence[str]) -> dict[str, Any]:
+    """Add the names that this deployment's policies give to routes and levels: nothing else is taken in their place."""
+    schemas = document["components"]["schemas"]
+    for fields, names in ((OF_ROUTES, routes), (OF_LEVELS, levels)):
+        for schema, field in fields if names else ():
+            described = schemas[schema]["properties"][field]
+            texts = [one for one in described.get("anyOf", [described]) if one.get("type") == "string"]
+            for text in texts:
+                text["enum"] = list(names)
+    return document
+
+
+def _document_events(app: FastAPI, settings: Settings) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = with_event_schemas(generate())
+            document = with_event_schemas(generate())
+            policies = load_policies(settings.routes_file)
+            app.openapi_schema = with_names(document, tuple(policies.gate.routes), tuple(policies.levels))
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

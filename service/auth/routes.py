@@ -10,14 +10,11 @@ from service.auth.dependencies import COOKIE, Caller, authenticator_of, bearer_o
 from service.auth.errors import AuthenticationError, TokenMalformedError
 from service.auth.principal import Principal
 from service.auth.problems import problems
-from service.auth.schemas import Session, SessionRequest
+from service.auth.schemas import MAX_COOKIE, Session, SessionRequest
 from service.errors import TooLargeError
 from service.limits import Limits, address_of
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
-
-MAX_COOKIE = 3800
-"""Bytes of a cookie's value that every browser keeps (4096 with its name and attributes)."""
 
 
 def _limits(request: Request) -> Limits:

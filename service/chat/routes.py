@@ -4,6 +4,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
+from pydantic import WithJsonSchema
 from starlette.responses import Response as StarletteResponse
 from uuid_utils.compat import uuid7
 
@@ -34,7 +35,7 @@ from service.dependencies import Context
 from service.errors import InvalidRequestError, TooLargeError
 from service.limits import address_of
 from service.limits.dependencies import READ, WRITE
-from service.paging import decode_cursor, encode_cursor
+from service.paging import Cursor, decode_cursor, encode_cursor
 from sessions.replies import EventId
 
 router = APIRouter(prefix="/v1/conversations", tags=["chat"])
@@ -60,6 +61,7 @@ def some(*codes: int) -> dict[int | str, dict[str, object]]:
 
 
 ConversationId = Annotated[UUID, Path(description="The conversation")]
+EventIdText = Annotated[str | None, WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,9}$"})]
 IdempotencyKey = Annotated[str | None, Header(max_length=128, pattern=KEY)]
 TurnId = Annotated[UUID, Path(description="The turn, as `turn.accepted` named it")]
 
@@ -90,7 +92,7 @@ async def list_conversations(
     caller: Caller,
     context: Context,
     limit: Annotated[int, Query(ge=1, le=100)] = 30,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Annotated[Cursor, Query()] = None,
 ) -> ConversationPage:
     found = await context.database.read(
         caller.user_id,
@@ -266,8 +268,8 @@ async def follow_turn(
     turn_id: TurnId,
     caller: Caller,
     context: Context,
-    after: Annotated[str | None, Query(max_length=20, description="The last event id seen, `<epoch>-<n>`")] = None,
-    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+    after: Annotated[EventIdText, Query(description="The last event id seen, `<epoch>-<n>`")] = None,
+    last_event_id: Annotated[EventIdText, Header()] = None,
 ) -> EventStream:
     """The rest arrives, and nothing twice. Without `after`, all of it. Any number of readers may follow."""
     given = after or last_event_id

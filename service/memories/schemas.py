@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from memory.curation import Closer, Item, SourceMessage
 from memory.retrieval import RecalledItem
 from service.chat.schemas import Body, Text
+from service.paging import Cursor
 
 
 def _written(value: object) -> object:
@@ -142,7 +143,7 @@ class ListQuery(BaseModel):
     conversation_id: UUID | None = None
     pinned: bool | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: str | None = Field(None, max_length=200)
+    cursor: Cursor = None
 
     @property
     def statuses(self) -> tuple[str, ...]:
@@ -197,12 +198,16 @@ class SearchResult(BaseModel):
     elapsed_ms: float
 
 
+FactText = Annotated[Text, Field(min_length=1, max_length=FACT_CHARS, pattern=r"\S")]
+"""Of a memory; blank space alone says nothing."""
+
+
 class NewMemory(Body):
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"text": "I am allergic to peanuts", "kind": "user"}]}
     )
 
-    text: Text = Field(min_length=1, max_length=FACT_CHARS)
+    text: FactText
     kind: Kind = "user"
     route: str = Field("general", max_length=40)
     due_at: Annotated[AwareDatetime | None, BeforeValidator(_written)] = Field(
@@ -214,28 +219,19 @@ class NewMemory(Body):
     def _due_is_a_date_of_this_age(self) -> Self:
         if self.due_at is not None and not 1970 <= self.due_at.year <= 2200:
             raise ValueError("due_at has to be between the years 1970 and 2200")
-        if not self.text.strip():
-            raise ValueError("text must not be empty")
         return self
 
 
 class MemoryChange(Body):
-    """Correct what a fact says, or pin it. A correction makes a new fact; the old words stay as its history."""
+    """Correct what a fact says, or pin it. A correction makes a new fact; the old words stay as its history. A change
+    that says nothing changes nothing."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"text": "Caroline's dog is called Bisquit"}, {"pinned": True}]}
     )
 
-    text: Text | None = Field(None, min_length=1, max_length=FACT_CHARS)
+    text: FactText | None = None
     pinned: StrictBool | None = None
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if self.text is None and self.pinned is None:
-            raise ValueError('send "text", "pinned" or both')
-        if self.text is not None and not self.text.strip():
-            raise ValueError("text must not be empty")
-        return self
 
 
 class ForgetAllQuery(BaseModel):

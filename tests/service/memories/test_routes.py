@@ -84,6 +84,7 @@ def test_memories_are_listed_searched_and_looked_at(person: Person) -> None:
 
 def test_a_fact_is_corrected_pinned_and_forgotten(person: Person) -> None:
     fact_id = person.add("My dog is called Biscuit")
+    assert person.call("PATCH", f"/v1/memories/{fact_id}", json={}) == person.call("GET", f"/v1/memories/{fact_id}")
     changed = person.call("PATCH", f"/v1/memories/{fact_id}", json={"text": "My dog is called Bisquit", "pinned": True})
     assert (changed["text"], changed["pinned"], changed["by_user"]) == ("My dog is called Bisquit", True, True)
     assert [(h["id"], h["status"]) for h in changed["history"]] == [(fact_id, "corrected")]
@@ -198,7 +199,7 @@ HUGE = "9" * 400
         ("POST", "/v1/memories/search", {"json": {"query": "x" * 2001}}, (422, "invalid_request")),
         ("POST", "/v1/memories/search", {"content": f'{{"query": "x", "limit": {HUGE}}}'}, (422, "invalid_request")),
         ("POST", "/v1/memories/search", {"json": {"query": "x", "user_id": "eve"}}, (422, "invalid_request")),
-        ("PATCH", f"/v1/memories/{UUID(int=7)}", {"json": {}}, (422, "invalid_request")),
+        ("PATCH", f"/v1/memories/{UUID(int=7)}", {"json": {}}, (404, "memory_not_found")),
         ("DELETE", "/v1/memories", {}, (422, "invalid_request")),
         ("DELETE", "/v1/memories?confirm=yes", {}, (422, "invalid_request")),
         ("DELETE", "/v1/account", {}, (422, "invalid_request")),
