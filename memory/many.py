@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from memory.postgres import Connection, Database
+from memory.postgres import Connection, Database, be_patient
 from memory.scores import Floats
 from memory.statements import COLUMNS
 
@@ -71,6 +71,7 @@ WHERE NOT marked.many ON CONFLICT DO NOTHING
 async def index_many(database: Database, *, read_all: int = READ_ALL) -> int:
     """Make the indexes of users that have outgrown reading, or their cells; gives how many. For quiet hours."""
     async with database.system() as connection:
+        await be_patient(connection, PATIENCE)
         grown = [row["user_id"] for row in await connection.fetch(WHO, read_all, GROWN, timeout=PATIENCE)]
         slot = int(await connection.fetchval(CURRENT))
     for user_id in grown:
@@ -96,6 +97,7 @@ async def make_cells(database: Database, user_id: UUID, slot: int) -> int:
     """
     embedding, _ = COLUMNS[slot]
     async with database.as_user(user_id) as connection:
+        await be_patient(connection, PATIENCE)
         first, count = await connection.fetchrow(  # type: ignore[misc]
             f"""SELECT coalesce((SELECT max(cell) + 1 FROM memory_cells WHERE user_id = $1 AND slot = $2), 0),
                 (SELECT count({embedding}) FROM episodes WHERE user_id = $1)""",

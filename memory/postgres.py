@@ -33,6 +33,8 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DiskFullError,
     asyncpg.InterfaceError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.InternalClientError,  # what a pooled connection answers between the server's last word and its end
 )
 IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
@@ -66,7 +68,12 @@ SESSION = {
     # nor its transactions that wait come to the rows one after the other, each for as long
     "lock_timeout": "10s",
 }
-IN_TRANSACTION = "".join(f"; SET LOCAL {name} = '{value}'" for name, value in SESSION.items())
+# Between the preparation of a statement and its execution a transaction is not idle, and no other timeout ends it.
+SINCE_17 = {"transaction_timeout": "30s"}
+
+
+def _session(connection: "Connection | asyncpg.Connection[asyncpg.Record]") -> dict[str, str]:
+    return SESSION | (SINCE_17 if connection.get_server_version().major >= 17 else {})
 
 
 class SealingConnection(asyncpg.Connection):
@@ -115,19 +122,27 @@ async def _set_codecs(connection: Any, vault: Vault | None) -> None:
     )
 
 
-async def _behind_a_pooler(config: PoolConfig) -> bool:
-    """A pooler makes up the number by which a connection is cancelled; PostgreSQL gives its process's."""
+async def _ask(config: PoolConfig) -> tuple[bool, dict[str, str]]:
+    """Whether a pooler stands before the server, and what its sessions are to be set to.
+
+    A pooler makes up the number by which a connection is cancelled; PostgreSQL gives its process's.
+    """
     connection = await asyncpg.connect(config.dsn, timeout=config.acquire_timeout, statement_cache_size=0)
     try:
         async with connection.transaction():
-            return bool(connection.get_server_pid() != await connection.fetchval("SELECT pg_backend_pid()"))
+            own = await connection.fetchval("SELECT pg_backend_pid()")
+            return connection.get_server_pid() != own, _session(connection)
     finally:
         await connection.close(timeout=1)
 
 
 async def be_patient(connection: Connection, seconds: float) -> None:
-    """Wait for rows that others hold for longer than usual, until the end of the transaction."""
-    await connection.execute(f"SET LOCAL lock_timeout = '{seconds}s'")
+    """Give each statement of this transaction so long to get its rows, and all of them five times as long."""
+    limits = f"SET LOCAL lock_timeout = '{seconds}s'"
+    if _session(connection).keys() & SINCE_17.keys():
+        # a time that runs can only be ended and begun anew
+        limits += f"; SET LOCAL transaction_timeout = 0; SET LOCAL transaction_timeout = '{5 * seconds}s'"
+    await connection.execute(limits)
 
 
 async def _keep(_connection: object) -> None:
@@ -158,6 +173,7 @@ class Database:
         self.vault = vault
         self.pooled = False
         """Whether a pooler (PgBouncer) stands before PostgreSQL; known once open."""
+        self._in_transaction = ""
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
@@ -169,7 +185,9 @@ class Database:
                 return
             config = self._config
             try:
-                self.pooled = await _behind_a_pooler(config)
+                self.pooled, session = await _ask(config)
+                if self.pooled:
+                    self._in_transaction = "".join(f"; SET LOCAL {name} = '{value}'" for name, value in session.items())
                 prepared = not self.pooled if config.prepared is None else config.prepared
                 self._pool = await asyncpg.create_pool(
                     config.dsn,
@@ -182,7 +200,7 @@ class Database:
                     connection_class=SealingConnection,
                     init=partial(_prepare, vault=self.vault, pooled=self.pooled),
                     reset=_keep,
-                    server_settings={"application_name": "rapport", **({} if self.pooled else SESSION)},
+                    server_settings={"application_name": "rapport", **({} if self.pooled else session)},
                 )
             except AWAY as error:
                 raise StoreUnavailableError(str(error)) from error
@@ -246,7 +264,7 @@ class Database:
             # begin, context and commit are one round trip each: the pool's own transaction() would add one
             async with self._pool.acquire(timeout=self._config.acquire_timeout) as connection:
                 try:
-                    await connection.execute(begin + IN_TRANSACTION if self.pooled else begin)
+                    await connection.execute(begin + self._in_transaction)
                     if self.vault is not None:
                         key = None if user_id is None else await self.vault.key(connection, user_id)
                         cast("SealingConnection", connection).keyring.current = key

@@ -16,7 +16,7 @@ from memory.indexing import dense, embedding_text
 from memory.many import make_cells
 from memory.models import Model, read_models
 from memory.ports import Embedder
-from memory.postgres import Connection, Database
+from memory.postgres import Connection, Database, be_patient
 from memory.statements import COLUMNS
 
 WIDEST = 4_000
@@ -191,6 +191,7 @@ async def left(database: Database, model: Model) -> int:
     """What has a vector of the other model and none of this one."""
     column, other = COLUMNS[model.slot][0], COLUMNS[3 - model.slot][0]
     async with database.system() as connection:
+        await be_patient(connection, PATIENCE)
         return int(
             await connection.fetchval(
                 f"""SELECT (SELECT count(*) FROM episodes WHERE {column} IS NULL AND {other} IS NOT NULL)
@@ -255,6 +256,7 @@ async def clear(database: Database, slot: int) -> int:
     """Empty a place for vectors, a user at a time; gives how many rows had one."""
     column, cell = COLUMNS[slot]
     async with database.system() as connection:
+        await be_patient(connection, PATIENCE)
         there = await connection.fetchval(
             f"""SELECT EXISTS (SELECT FROM episodes WHERE {column} IS NOT NULL)
                 OR EXISTS (SELECT FROM facts WHERE {column} IS NOT NULL)
@@ -266,6 +268,7 @@ async def clear(database: Database, slot: int) -> int:
     if there:
         async for user_id in _users(database):
             async with database.as_user(user_id) as connection:
+                await be_patient(connection, PATIENCE)
                 for statement in (
                     f"UPDATE episodes SET {column} = NULL, {cell} = NULL WHERE user_id = $1 AND {column} IS NOT NULL",
                     f"UPDATE facts SET {column} = NULL WHERE user_id = $1 AND {column} IS NOT NULL",

@@ -16,10 +16,12 @@ from uuid_utils.compat import uuid7
 
 from memory import associations
 from memory.ports import Vectors
-from memory.postgres import Database
+from memory.postgres import Database, be_patient
 from memory.retrieval import EpisodeRow, RecallQuery, index_messages
 
 TOPICS, DIMENSIONS, CHUNK, SITTING = 400, 384, 500, 25
+PATIENCE = 600.0
+"""Seconds for a statement that copies many rows."""
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 COPY = """
@@ -117,13 +119,16 @@ async def copy_user(
         for first in range(1, messages + 1, SITTING):
             for start in range(0, len(copies), 2_000):
                 async with database.system() as connection:
+                    await be_patient(connection, PATIENCE)
                     part = copies[start : start + 2_000]
-                    await connection.execute(COPY, source, part, first, first + SITTING - 1, timeout=600)
+                    await connection.execute(COPY, source, part, first, first + SITTING - 1, timeout=PATIENCE)
             async with database.system() as connection:
-                await connection.execute(MOVE, list(among), first, first + SITTING - 1, timeout=600)
+                await be_patient(connection, PATIENCE)
+                await connection.execute(MOVE, list(among), first, first + SITTING - 1, timeout=PATIENCE)
         for start in range(0, len(copies), 500):
             async with database.system() as connection:
-                await connection.execute(COPY_COUNTS, source, copies[start : start + 500], timeout=600)
+                await be_patient(connection, PATIENCE)
+                await connection.execute(COPY_COUNTS, source, copies[start : start + 500], timeout=PATIENCE)
     finally:
         async with database.system() as connection:
             await connection.execute("ALTER TABLE episodes ENABLE TRIGGER USER")
@@ -134,7 +139,7 @@ async def settle(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         for table in TABLES:
-            await connection.execute(f"VACUUM (ANALYZE) {table}", timeout=600)
+            await connection.execute(f"VACUUM (ANALYZE) {table}", timeout=PATIENCE)
     finally:
         await connection.close()
 

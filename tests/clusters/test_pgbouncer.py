@@ -11,14 +11,14 @@ import asyncpg
 import pytest
 
 from memory.errors import StoreUnavailableError
-from memory.postgres import SESSION, Database, PoolConfig
+from memory.postgres import SESSION, SINCE_17, Database, PoolConfig
 from memory.vault import MasterKey, Vault
 from service import migrate
 from service.dev.postgres import EmbeddedPostgres
 from service.startup import StartError, refuse_second_local_instance
 from tests.clusters.postgreses import PgBouncer, needed
 
-READ_SESSION = "SELECT " + ", ".join(f"current_setting('{name}', true)" for name in SESSION)
+READ_SESSION = "SELECT " + ", ".join(f"current_setting('{name}', true)" for name in (*SESSION, *SINCE_17))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def test_statements_find_what_they_rely_on(database: Database, primary: Em
     for one in (straight, database):
         async with one.as_user(uuid4()) as connection:
             found.append(tuple((await connection.fetch(READ_SESSION))[0]))
-    assert found[0] == found[1] == ("off", "force_generic_plan", "10s")
+    assert found[0] == found[1] == (*SESSION.values(), *SINCE_17.values())
     await straight.close()
 
 

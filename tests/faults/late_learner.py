@@ -1,8 +1,7 @@
 """A learner that stops itself in the middle of the transaction that writes facts: python -m tests.faults.late_learner …
 
-Arguments: DSN, user, conversations (with commas between), where, and what they said. "before" it has locked anything, or
-"after" its facts are written and not yet committed, it says "stopping", stops by SIGSTOP, and when it is continued says
-what became of its lesson. Where is "waiting", it is stopped by others, and its transactions are ended sooner.
+Arguments: DSN, user, conversation, and where: "before" it has locked anything, or "after" its facts are written and not
+yet committed. It says "stopping", stops by SIGSTOP, and when it is continued says what became of its lesson.
 """
 
 import asyncio
@@ -14,11 +13,8 @@ from uuid import UUID
 
 from memory import learning, lessons, summaries
 from memory.errors import StoreUnavailableError
-from memory.postgres import SESSION, Database, PoolConfig
+from memory.postgres import Database, PoolConfig
 from tests.memory.learning_kit import HashEmbedder, ToldReasoner, answer, fact
-
-ENDED_AFTER = 5
-"""Seconds until the transactions of a process that waits, or sleeps in one, are ended."""
 
 
 def stop_before(name: str, module: Any) -> None:
@@ -33,29 +29,22 @@ def stop_before(name: str, module: Any) -> None:
     setattr(module, name, stopping)
 
 
-async def main(dsn: str, user: str, conversations: str, where: str, quote: str) -> str:
+async def main(dsn: str, user: str, conversation: str, where: str, quote: str) -> str:
     if where == "before":
         stop_before("advance", lessons)
-    elif where == "after":
-        stop_before("rebuild_profile", summaries)
     else:
-        SESSION.update(idle_in_transaction_session_timeout=f"{ENDED_AFTER}s", lock_timeout=f"{ENDED_AFTER}s")
-    database = Database(PoolConfig(dsn, 2, 10))
-    said = answer(fact(1, quote, quote.replace("I live", "The user lives")))
-
-    async def learn(conversation: str) -> str:
-        config = learning.LearnConfig(lease_seconds=300)
-        try:
-            learnt = await learning.learn(
-                database, ToldReasoner(said), HashEmbedder(), UUID(user), UUID(conversation), config
-            )
-        except StoreUnavailableError:
-            return "away"
-        return learnt.status
-
-    done = await asyncio.gather(*map(learn, conversations.split(",")))
-    await database.close()
-    return ",".join(sorted(set(done)))
+        stop_before("rebuild_profile", summaries)
+    database = Database(PoolConfig(dsn, 2, 2))
+    reasoner = ToldReasoner(answer(fact(1, quote, quote.replace("I live", "The user lives"))))
+    try:
+        learnt = await learning.learn(
+            database, reasoner, HashEmbedder(), UUID(user), UUID(conversation), learning.LearnConfig(lease_seconds=300)
+        )
+    except StoreUnavailableError:
+        return "away"
+    finally:
+        await database.close()
+    return learnt.status
 
 
 if __name__ == "__main__":

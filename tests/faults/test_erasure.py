@@ -18,14 +18,12 @@ import redis
 
 from memory import erasure
 from memory.postgres import Database
-from tests.faults.late_learner import ENDED_AFTER
 from tests.fixtures.service import LiveService, Process
 from tests.memory.learning_kit import Talk, opened
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(320)]
 
 CHATS = 3
-SLEEPERS = 6
 FACTS_WAIT = 60.0
 
 
@@ -239,51 +237,6 @@ async def test_a_learner_that_sleeps_inside_its_transaction_writes_nothing_after
         assert [await talk.count(table) for table in ("facts", "fact_sources", "profiles")] == [0, 0, 0]
     left = rows_with(superuser_url, "Xanabdfgk")
     assert not left if what != "memories" else {table.rstrip("_01234567") for table in left} == {"messages"}
-
-
-async def test_transactions_of_a_stopped_process_do_not_come_to_the_rows_one_after_the_other(
-    database_url: str, superuser_url: str
-) -> None:
-    """Each that got the row while its process sleeps would keep it until it is ended: they give up waiting together."""
-    async with opened(database_url) as database:
-        talks = [await Talk(database).open() for _ in range(SLEEPERS)]
-        for talk in talks:
-            await talk.say("I live in Xanabdfgk.")
-        ids = ",".join(str(talk.id) for talk in talks)
-        user_id = talks[0].user_id
-        async with database.as_user(user_id) as connection:
-            await connection.execute("SELECT FROM users WHERE user_id = $1 FOR SHARE", user_id)
-            learner = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.faults.late_learner", database_url, str(user_id), ids, "waiting"),
-                "I live in Xanabdfgk",
-                stdout=asyncio.subprocess.PIPE,
-            )
-            try:
-                await asyncio.wait_for(everybody_waits(superuser_url), 60)
-            finally:
-                learner.send_signal(signal.SIGSTOP)
-        began = time.monotonic()
-        try:
-            await asyncio.wait_for(erase(database, talks[0], "account"), 60)
-            took = time.monotonic() - began
-            assert took < (SLEEPERS - 2) * ENDED_AFTER
-            learner.send_signal(signal.SIGCONT)
-            assert learner.stdout is not None
-            said = await asyncio.wait_for(learner.stdout.read(), 60)
-            assert set(said.decode().strip().split(",")) <= {"away", "gone"}
-        finally:
-            if learner.returncode is None:
-                learner.kill()
-            await learner.wait()
-    assert rows_with(superuser_url, "Xanabdfgk") == {}
-
-
-async def everybody_waits(superuser_url: str) -> None:
-    connection = await asyncpg.connect(superuser_url)
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    while await connection.fetchval(waiting) < SLEEPERS:  # noqa: ASYNC110  PostgreSQL tells nobody
-        await asyncio.sleep(0.05)
-    await connection.close()
 
 
 async def sleeping_with_locks(superuser_url: str) -> int:

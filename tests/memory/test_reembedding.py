@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from uuid_utils.compat import uuid7
 
 from memory import reembedding
 from memory.indexing import EpisodeRow, index_messages
@@ -70,7 +71,16 @@ async def told(database: Database, lines: Sequence[str], *, user: UUID | None = 
     vectors = await OldEmbedder().embed([f"user: {line}" for line in lines])
     rows = [
         EpisodeRow(
-            user, first + n, uuid4(), "user", None, line, datetime(2024, 1, 1, tzinfo=UTC), "general", vectors[n]
+            # by time, so that the first batch has each of the lines
+            user,
+            first + n,
+            uuid7(),
+            "user",
+            None,
+            line,
+            datetime(2024, 1, 1, tzinfo=UTC),
+            "general",
+            vectors[n],
         )
         for n, line in enumerate(lines)
     ]
