@@ -21,6 +21,7 @@ import asyncpg
 import pytest
 import uvicorn
 
+from memory.errors import TransactionConflictError
 from memory.postgres import Connection, Database, PoolConfig, SealingConnection
 from service.app import create_app
 from service.settings import Settings
@@ -98,9 +99,10 @@ class Attacker:
                 given = await self._look(connection, statement, arguments)
         except _UndoneError as undone:
             return undone.found
-        except asyncpg.PostgresError as error:
-            self.refused[type(error).__name__] += walled
-            return type(error).__name__, 0, False
+        except (asyncpg.PostgresError, TransactionConflictError) as error:
+            name = type(error.__cause__ or error).__name__
+            self.refused[name] += walled
+            return name, 0, False
         raise AssertionError(given)
 
     async def _look(self, connection: Connection, statement: str, arguments: list[Any]) -> str:
