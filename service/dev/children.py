@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -149,12 +150,18 @@ def end_remembered(note: Path, steps: Sequence[tuple[signal.Signals, float]]) ->
     end_orphan(int(pid), lambda process: process.create_time() == float(started), steps)
 
 
+OUTSIDE = range(20_000, 32_768)
+"""Ports that Linux does not give to connections by itself: one of those may be somebody's before we listen on it."""
+
+
 def free_port() -> int:
     """A loopback TCP port that nobody listened on a moment ago."""
+    for _ in range(100):
+        if port_is_free(port := secrets.choice(OUTSIDE)):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:

@@ -12,9 +12,9 @@ import pytest
 
 from service.dev import children
 from service.dev.accounts import Account, service_account
+from service.dev.children import free_port
 from service.dev.homes import OwnedDirectory
 from service.dev.postgres import EmbeddedPostgres
-from tests.clusters.valkeys import free_port
 
 SECRETS = ("superuser.secret", "role.secret")
 

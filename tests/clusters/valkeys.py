@@ -1,7 +1,6 @@
 """A Valkey cluster and a set of Sentinels, from the bundled program: formed, killed and healed by tests."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import redis
 
 from service.dev import children
 from service.dev.accounts import Account, service_account
+from service.dev.children import free_port
 from service.dev.homes import OwnedDirectory
 from service.dev.valkey import EmbeddedValkey, server_program
 
@@ -23,12 +23,6 @@ NODE_TIMEOUT_MS = 1500
 DOWN_AFTER_MS = 1500
 SERVICE = "companion"
 SLOTS = 16384
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(what: str, done: Callable[[], bool], seconds: float = FORM_SECONDS) -> float:

@@ -8,11 +8,11 @@ import orjson
 import pytest
 
 from memory.vault import LiveKeys, MasterKey
+from service.dev.children import free_port
 from sessions.answers import MOST_BYTES, NOBODY, RedisAnswers
 from sessions.config import RedisConfig
 from sessions.keys import ANSWER_PLACES, ANSWER_TTL_MS, answer_key
 from sessions.link import RedisLink
-from tests.fixtures.service import free_port
 
 KEYS = LiveKeys([MasterKey(b"m" * 32)])
 

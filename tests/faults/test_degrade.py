@@ -13,10 +13,11 @@ import pytest
 import pytest_asyncio
 import redis.asyncio
 
+from service.dev.children import free_port
 from tests.faults.clients import events
 from tests.faults.upstream import tokens
 from tests.faults.verdict import drain
-from tests.faults.world import World, free_port, opened_world
+from tests.faults.world import World, opened_world
 from tests.streams import Bubble
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ import redis.asyncio
 
 from service.auth.config import AuthConfig
 from service.auth.local_keys import AGE, SESSION, ensure_key, mint
+from service.dev.children import free_port
 from service.dev.errors import EmbeddedError
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.valkey import EmbeddedValkey
@@ -434,12 +434,6 @@ class World:
         lines = path.read_text().splitlines() if path.exists() else []
         found = [line.split() for line in lines if line.startswith("stall ")]
         return [(float(held), float(busy)) for _, held, busy in found]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def skewing(clock: Path) -> dict[str, str]:

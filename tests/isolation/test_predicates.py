@@ -24,8 +24,9 @@ import uvicorn
 from memory.errors import TransactionConflictError
 from memory.postgres import Connection, Database, PoolConfig, SealingConnection
 from service.app import create_app
+from service.dev.children import free_port
 from service.settings import Settings
-from tests.fixtures.service import LiveService, Process, free_port
+from tests.fixtures.service import LiveService, Process
 from tests.isolation.test_matrix import CANARY, ROWS, Property, may_do
 
 PREDICATE = re.compile(r"\b(?:\w+\.)?user_id = \$(\d+)\b")
