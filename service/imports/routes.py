@@ -13,6 +13,7 @@ from service.errors import InvalidRequestError, RapportError
 from service.imports.schemas import ImportQuery, ImportResult
 from service.imports.service import ImportOptions, import_conversation
 from service.limits import address_of
+from service.methods import takes_only_post
 
 router = APIRouter(prefix="/v1/conversations", tags=["import and export"])
 
@@ -51,6 +52,9 @@ BODY = {
 
 class UnsupportedMediaError(RapportError):
     status, code, title = 415, "unsupported_media_type", "This kind of body can't be read"
+
+
+takes_only_post(router, "/import")
 
 
 @router.post(

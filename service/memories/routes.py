@@ -31,6 +31,7 @@ from service.memories.schemas import (
     SearchRequest,
     SearchResult,
 )
+from service.methods import takes_only_post
 from service.paging import decode_cursor, encode_cursor
 
 router = APIRouter(tags=["memories"])
@@ -100,6 +101,9 @@ async def add_memory(request: Request, body: NewMemory, caller: Caller, context:
             vector=vector,
         )
         return MemoryView.of((await curation.read_memory(connection, caller.user_id, fact_id)).item)
+
+
+takes_only_post(router, "/v1/memories/search")
 
 
 @router.post("/v1/memories/search", responses=some(404), summary="Search memories as a turn does")

@@ -50,10 +50,6 @@ checks.ensure_resource_availability.enabled = false  # the conversation is there
 [[operations]]
 include-path = "/v1/session"  # a token that no cookie holds is refused as too large, which the tool doesn't count
 checks.negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "413", "422", "429"]
-
-[[operations]]
-include-path = "/v1/memories/search"
-checks.unsupported_method.enabled = false  # for other methods "search" is a memory's id, and a wrong one
 """
 HOOKS = """
 import schemathesis

@@ -124,3 +124,11 @@ def test_a_stream_without_a_length_is_cut_at_the_limit(live_service: LiveService
             answer = http.post("/v1/conversations/import", content=content, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
         assert http.get("/v1/conversations", headers=headers).json()["items"] == []
+
+
+@pytest.mark.parametrize("path", ["/v1/conversations/import", "/v1/memories/search"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+def test_its_name_is_no_conversation_s_or_memory_s_id_for_other_methods(client: Client, method: str, path: str) -> None:
+    answer = client.http.request(method, path, headers=client.headers)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST"), answer.text
+    assert answer.json()["code"] == "method_not_allowed"
