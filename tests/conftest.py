@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.misbehaving.fixtures",
     "tests.fixtures.model",
+    "tests.fixtures.eliza",
     "tests.fixtures.litellm",
     "tests.fixtures.order",
 ]
