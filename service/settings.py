@@ -150,7 +150,9 @@ class Settings(BaseSettings):
         1000, ge=1, alias="RATE_LIMIT_AUTHENTICATED_PER_DAY", description="Turns a day for a signed-in user"
     )
     rate_limits: str = Field(
-        "", alias="RATE_LIMITS", description="More limits by kind: `import=10/hour, search=30/minute; 500/day`"
+        "",
+        alias="RATE_LIMITS",
+        description="Limits by kind; what is not named stays: `import=10/hour, search=30/minute; 500/day`",
     )
     streams_per_user: int = Field(6, ge=1, alias="STREAMS_PER_USER", description="Streams that one user may hold open")
     streams_per_address: int = Field(

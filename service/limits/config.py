@@ -1,7 +1,7 @@
 """What each kind of request may cost, and whom it counts for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from limits import parse_many
@@ -38,6 +38,24 @@ def parse_windows(kind: str, text: str, *, by: By = "user", who: Who = "anybody"
     return tuple(Window(f"{kind}:{seconds}", amount, seconds, by, who) for amount, seconds in items)
 
 
+def changed(windows: tuple[Window, ...], named: tuple[Window, ...]) -> tuple[Window, ...]:
+    """What a kind allows once an operator has named windows for it.
+
+    Each counts as the kind's first window does, for whom that one does. It replaces the window of its length that counts
+    alike, else it stands beside the others: nobody takes a daily cap away by changing what a minute allows.
+    """
+    like = windows[0]
+    found = list(windows)
+    for window in named:
+        same = (window.seconds, like.by, like.who)
+        at = next((n for n, old in enumerate(found) if (old.seconds, old.by, old.who) == same), None)
+        if at is None:
+            found.append(replace(window, by=like.by, who=like.who))
+        else:
+            found[at] = replace(found[at], amount=window.amount)
+    return tuple(found)
+
+
 def default_windows(
     per_minute: int, anonymous_per_day: int, authenticated_per_day: int
 ) -> dict[str, tuple[Window, ...]]:
@@ -69,7 +87,8 @@ class LimitsConfig:
     anonymous_per_day: int = 100
     authenticated_per_day: int = 1000
     overrides: str = ""
-    """`kind=windows` pairs joined by commas: `import=10/hour, search=30/minute; 500/day`."""
+    """`kind=windows` pairs joined by commas: `import=10/hour, search=30/minute; 500/day`. A window replaces the kind's one
+    of the same length, or is added; `changed` says how."""
     streams_per_user: int = 6
     streams_per_address: int = 60
     instances: int = 1
@@ -85,9 +104,8 @@ class LimitsConfig:
             kind = kind.strip()
             if not equals or kind not in windows:
                 raise LimitsConfigError(f"RATE_LIMITS knows {', '.join(sorted(windows))}, not {pair!r}")
-            by: By = "address" if kind in {"mint", "login"} else "user"
             try:
-                windows[kind] = parse_windows(kind, text, by=by)
+                windows[kind] = changed(windows[kind], parse_windows(kind, text))
             except ValueError as error:
                 raise LimitsConfigError(f"RATE_LIMITS: {text.strip()!r} is not like 60/minute; 1000/day") from error
         object.__setattr__(self, "windows", windows)

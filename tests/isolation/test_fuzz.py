@@ -20,7 +20,7 @@ from tests.fixtures.service import LiveService
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "45"))
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "2")
-UNLIMITED = "1000000/minute"
+UNLIMITED = "1000000/minute; 1000000/hour; 1000000/day"
 KINDS = ("read", "write", "search", "import", "age", "login", "mint")
 ENDS_A_STORY = ("/v1/session", "/v1/account")
 """Signing out and erasing would leave the rest of a run with nothing but refusals, so they have one of their own."""

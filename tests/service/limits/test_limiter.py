@@ -108,6 +108,19 @@ async def test_a_day_is_shorter_for_the_anonymous() -> None:
         assert await allowed(limits, somebody(), "turn", 60) == 50
 
 
+async def test_an_operators_limit_holds_whoever_asks_and_leaves_the_others_in_force() -> None:
+    config = LimitsConfig(overrides="refused=7/minute, age=3/hour, turn=1000/minute", anonymous_per_day=5)
+    limits = Limits(config, clock=lambda: 1_000_000.0)
+    assert await allowed(limits, None, "refused", 20) == 7  # nobody is known yet: only the address can be counted
+    assert await allowed(limits, None, "refused", 20, "192.0.2.2") == 7
+    assert await allowed(limits, somebody(), "age", 10) == 3
+    assert sum([await allowed(limits, somebody(), "age", 1, "192.0.2.2") for _ in range(150)]) == 120
+    assert await allowed(limits, somebody(), "turn", 200) == 200
+    assert await allowed(limits, somebody(anonymous=True), "turn", 20) == 5
+    assert sum([await allowed(limits, somebody(anonymous=True), "turn", 1, "192.0.2.2") for _ in range(60)]) == 50
+    await limits.aclose()
+
+
 async def test_new_anonymous_ids_do_not_help_one_address() -> None:
     async with opened(per_minute=10_000, anonymous_per_day=10) as limits:
         assert sum([await allowed(limits, somebody(anonymous=True), "turn", 1) for _ in range(300)]) == 100

@@ -159,8 +159,34 @@ def test_limits_are_written_as_operators_write_them() -> None:
     assert parse_windows("import", "30/hour; 5/minute") == (Window("import:3600", 30, 3600), Window("import:60", 5, 60))
     config = LimitsConfig(overrides="import=10/hour, search=30/minute; 500/day,mint=2/minute")
     assert [window.amount for window in config.windows["search"]] == [30, 500]
-    assert config.windows["mint"][0].by == "address"
+    assert [(window.amount, window.by) for window in config.windows["mint"]] == [(2, "address"), (100, "address")]
     assert config.windows["turn"] == LimitsConfig().windows["turn"]
     for wrong in ("imports=10/hour", "import", "import=ten/hour", "import=10", "import=0/hour", "=10/hour"):
         with pytest.raises(LimitsConfigError, match="RATE_LIMITS"):
             LimitsConfig(overrides=wrong)
+
+
+def test_what_is_not_named_stays_as_it_was() -> None:
+    def found(overrides: str, kind: str) -> list[tuple[int, int, str, str]]:
+        windows = LimitsConfig(overrides=overrides).windows[kind]
+        return [(window.amount, window.seconds, window.by, window.who) for window in windows]
+
+    assert found("refused=60/minute", "refused") == [(60, 60, "address", "anybody")]
+    assert found("age=3/hour", "age") == [(3, 3600, "user", "anybody"), (120, 3600, "address", "anybody")]
+    assert found("turn=5/minute", "turn") == [(5, 60, "user", "anybody"), *found("", "turn")[1:]]
+    assert len(found("", "turn")) == 4
+    beside = found("turn=200/day, turn=7/minute", "turn")
+    assert beside == [(7, 60, "user", "anybody"), *found("", "turn")[1:], (200, 86_400, "user", "anybody")]
+    names = [window.name for window in LimitsConfig(overrides="turn=200/day").windows["turn"]]
+    assert names.count("day") == 2  # one of the anonymous, one of the others: nobody is counted twice under one name
+    assert names[-1] == "turn:86400"
+
+
+@pytest.mark.parametrize("kind", sorted(LimitsConfig().windows))
+def test_every_kind_counts_for_the_same_holder_after_a_change(kind: str) -> None:
+    windows = LimitsConfig(overrides=f"{kind}=7/minute; 8/hour; 9/day").windows[kind]
+    before = LimitsConfig().windows[kind]
+    assert {(window.by, window.who) for window in windows} == {(window.by, window.who) for window in before}
+    first = before[0]
+    changed = {window.seconds: window.amount for window in windows if (window.by, window.who) == (first.by, first.who)}
+    assert changed == {60: 7, 3600: 8, 86_400: 9}
