@@ -84,6 +84,12 @@ def _mean(metrics: dict[str, float], pattern: str) -> float:
     return 1000 * metrics.get(pattern.format("sum"), 0.0) / count if count else 0.0
 
 
+def met_goals(row: dict[str, Any]) -> bool:
+    """Whether so many users were served as they should be."""
+    in_time = row["added_first"]["p95"] <= GOAL_ADDED_MS
+    return bool(row["success"] >= GOAL_SUCCESS and in_time and not row["wrong_tokens"])
+
+
 def tell(report: Report, rows: Sequence[dict[str, Any]]) -> None:
     """The rows as tables and charts."""
     report.head("What users see")

@@ -2,11 +2,12 @@
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loadtests.charts import Chart, Line, number
-from loadtests.paper import Assumed, lines
+from loadtests.paper import Assumed, lines, reckoned_with
 from loadtests.reports import Report
 from loadtests.shapes import users_at
 from loadtests.streams import Reply, StreamError, events
@@ -160,3 +161,20 @@ def test_machines_on_paper_follow_from_a_turn_s_cost() -> None:
     assert found["cores for api"] == "1"  # 20 ms a turn, 20 turns a second, half full: 0.8
     assert found["cores for worker"] == "1"  # 20 ms a message, two of them, over the day: 0.8
     assert found["storage a day, GB"] == "3"  # 1.7 million messages of 2 kB
+
+
+def test_the_row_reckoned_with_is_the_largest_that_met_all_goals() -> None:
+    def row(users: int, success: float, added: float, wrong: int = 0) -> dict[str, Any]:
+        return {"users": users, "success": success, "added_first": {"p95": added}, "wrong_tokens": wrong}
+
+    rows = [
+        row(500, 100.0, 183.0),
+        row(50, 100.0, 39.0),
+        row(1000, 100.0, 2056.0),
+        row(800, 99.0, 90.0),
+        row(700, 100, 90, 1),
+    ]
+    assert reckoned_with(rows) is rows[0]
+    assert reckoned_with(rows, 1000) is rows[2]
+    assert reckoned_with(rows, 60) is None
+    assert reckoned_with(rows[2:]) is None
