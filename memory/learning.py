@@ -55,8 +55,6 @@ class LearnConfig:
     summary: summaries.SummaryConfig = field(default_factory=summaries.SummaryConfig)
     judge: bool = True
     """Whether a model is asked which of two similar facts holds when rules can't tell."""
-    compare_and_set: bool = True
-    """False only in the test that shows what the compare-and-set is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +185,7 @@ async def _attempt(
     )
     verdicts = await _verdicts(database, reasoner, lesson, facts) if config.judge else {}
     async with database.as_user(lesson.user_id) as connection:
-        behind = await lessons.advance(connection, lesson, last, compare_and_set=config.compare_and_set)
+        behind = await lessons.advance(connection, lesson, last)
         if behind is None:
             return Learnt("lost")
         # asked behind the lock on the user's row: whoever forgets comes before it or after the facts are there

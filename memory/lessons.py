@@ -101,19 +101,18 @@ RETURNING next_seq - 1 > learnt_seq
 """
 
 
-async def advance(connection: Connection, lesson: Lesson, last: int, *, compare_and_set: bool = True) -> bool | None:
+async def advance(connection: Connection, lesson: Lesson, last: int) -> bool | None:
     """Move the watermark from where it was read; says whether more is waiting.
 
-    None when another learner moved it, or the conversation is gone: whatever was to be written then must not be. user's
-    row is locked first, so that two conversations of one user settle their facts one after the other.
+    None when another learner moved it, or the conversation is gone: whatever was to be written then must not be. The
+    user's row is locked first, so that two conversations of one user settle their facts one after the other.
     """
     owner = await connection.fetchval(
         "SELECT 1 FROM users WHERE user_id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", lesson.user_id
     )
     if owner is None:
         return None
-    statement = ADVANCE if compare_and_set else ADVANCE.replace("AND learnt_seq = $3", "AND $3 >= 0")
-    behind = await connection.fetchval(statement, lesson.user_id, lesson.conversation_id, lesson.watermark, last)
+    behind = await connection.fetchval(ADVANCE, lesson.user_id, lesson.conversation_id, lesson.watermark, last)
     if behind is None:
         return None
     if behind:

@@ -87,10 +87,15 @@ def outbox() -> None:
     )
 
 
+def any_watermark() -> None:
+    """Move the watermark wherever it stands: the compare-and-set alone."""
+    memory.lessons.ADVANCE = replaced(memory.lessons.ADVANCE, "AND learnt_seq = $3", "AND $3 >= 0")
+
+
 @switch("watermark")
 def watermark() -> None:
     """Move the watermark wherever it stands, without the key behind it, and let any number learn at a time."""
-    memory.lessons.ADVANCE = replaced(memory.lessons.ADVANCE, "AND learnt_seq = $3", "AND $3 >= 0")
+    any_watermark()
     memory.facts.ADD = replaced(memory.facts.ADD, "$11, $12, $13", "$11, $12::int + (random() * 1e9)::int, $13")
     unhurried = getattr(service.worker.main, LEARN_CONFIG)
     hurried = lambda settings: dataclasses.replace(unhurried(settings), lease_seconds=0.0001)  # noqa: E731

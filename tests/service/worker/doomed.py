@@ -28,6 +28,7 @@ from memory.summaries import SummaryConfig
 from service.worker.broker import BrokerConfig
 from service.worker.main import work
 from service.worker.tasks import Learner
+from tests.faults.switches import any_watermark
 from tests.memory.learning_kit import HashEmbedder, answer, fact
 
 
@@ -48,7 +49,11 @@ class MoodyReasoner:
         return answer(*claims)
 
 
-def worker(dsn: str, broker_url: str, config: LearnConfig) -> int:
+def worker(order: dict[str, Any]) -> int:
+    dsn, broker_url = order["dsn"], order["broker_url"]
+    config = LearnConfig(**order["config"], summary=SummaryConfig(every=1_000_000))
+    if not order["compare_and_set"]:
+        any_watermark()
     random.seed(secrets.token_bytes(8))
 
     @asynccontextmanager
@@ -65,7 +70,7 @@ def worker(dsn: str, broker_url: str, config: LearnConfig) -> int:
     return work(BrokerConfig(broker_url, heartbeat_ms=1000), open_learner, threads=2)
 
 
-def fork(dsn: str, broker_url: str, config: LearnConfig) -> int:
+def fork(order: dict[str, Any]) -> int:
     pid = os.fork()
     if pid:
         sys.stdout.write(f"{pid}\n")
@@ -73,7 +78,7 @@ def fork(dsn: str, broker_url: str, config: LearnConfig) -> int:
         return pid
     status = 1
     try:
-        status = worker(dsn, broker_url, config)
+        status = worker(order)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -89,13 +94,12 @@ def main() -> None:
 
 def keep(order: dict[str, Any]) -> None:
     """Keep so many workers alive until the next line comes, and end them then."""
-    config = LearnConfig(**order["config"], summary=SummaryConfig(every=1_000_000))
-    children = {fork(order["dsn"], order["broker_url"], config) for _ in range(order["workers"])}
+    children = {fork(order) for _ in range(order["workers"])}
     while not select.select([sys.stdin], [], [], 0.02)[0]:
         pid, _ = os.waitpid(-1, os.WNOHANG)
         if pid:
             children.remove(pid)
-            children.add(fork(order["dsn"], order["broker_url"], config))
+            children.add(fork(order))
     for pid in children:
         os.kill(pid, signal.SIGCONT)
         os.kill(pid, signal.SIGTERM)
