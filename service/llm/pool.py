@@ -253,6 +253,8 @@ class Backends:
             if self._learner is not None:
                 self._learner.watch(provider)
         self._providers = providers
+        for gone in kept.keys() - {config.name for config in configs}:
+            metrics.CIRCUIT_OPEN.remove(gone)
         if self._learner is not None:
             self._learner.keep_only(providers)
         if self._merging is None and any(

@@ -20,6 +20,7 @@ from service.llm.errors import (
     BackendUnavailableError,
     KeyRefusedError,
 )
+from service.llm.metrics import CIRCUIT_OPEN
 from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.permits import Permits
 from service.llm.ports import Target, Usage
@@ -218,4 +219,7 @@ def build_provider(
         last = [key[-4:] if len(key) >= 12 else "" for key in keys]
     budget = Budget(ledger, config.name, config.prices.daily_budget)
     keyed = [Key(backend, CircuitBreaker(clock), last=end) for backend, end in zip(backends, last, strict=True)]
-    return Provider(config, keyed, Permits(config.max_concurrency), CircuitBreaker(clock), budget, clock)
+    circuit = CircuitBreaker(clock)
+    # asked when somebody looks: a rest ends by itself, with nothing happening that could set a number
+    CIRCUIT_OPEN.labels(config.name).set_function(lambda: float(circuit.is_open))
+    return Provider(config, keyed, Permits(config.max_concurrency), circuit, budget, clock)

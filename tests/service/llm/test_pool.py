@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from service.llm.config import BackendConfig, Prices, Script, Timeouts
 from service.llm.errors import (
@@ -171,6 +172,10 @@ async def test_all_keys_refused_is_told_each_time(pool_of: MakePool, odd: Callab
     assert sorted(key["ends_with"] for key in seen["keys"]) == ["", "-key"]
 
 
+def exported_circuit(backend: str) -> float | None:
+    return REGISTRY.get_sample_value("rapport_backend_circuit_open", {"backend": backend})
+
+
 async def test_the_circuit_opens_and_closes_again(
     pool_of: MakePool, odd: Callable[..., BackendConfig], misbehaving: Misbehaving
 ) -> None:
@@ -185,10 +190,16 @@ async def test_the_circuit_opens_and_closes_again(
         await ask(pool)
     assert misbehaving.state()["counts"]["normal"] == asked
     assert describe(pool)[0]["state"] == "resting"
+    assert exported_circuit("normal") == 1.0
     misbehaving.override("")
     now[0] += 10
+    assert exported_circuit("normal") == 0.0  # its rest is over, though nobody has asked it since
     assert (await ask(pool))[0] == REPLY
     assert describe(pool)[0]["state"] == "ready"
+    assert exported_circuit("normal") == 0.0
+    pool.reload([odd("fast")])
+    assert exported_circuit("normal") is None
+    assert exported_circuit("fast") == 0.0
 
 
 async def test_when_all_are_down_the_service_is_busy(pool_of: MakePool, odd: Callable[..., BackendConfig]) -> None:
