@@ -173,12 +173,6 @@ async def read_assurances(connection: Connection, user_id: UUID) -> list[Assuran
     return [Assurance(*row) for row in rows]
 
 
-async def is_minor(connection: Connection, user_id: UUID, today: date) -> bool:
-    """True when the user is known to be younger than 18; the unknown are not known."""
-    oldest = await read_oldest(connection, user_id, today)
-    return oldest is not None and oldest < ADULT
-
-
 async def read_oldest(connection: Connection, user_id: UUID, today: date) -> int | None:
     """How old the user is known to be at most; None when that isn't known."""
     row = await connection.fetchrow(KNOWN, user_id)

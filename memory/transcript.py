@@ -39,7 +39,6 @@ class Conversation:
     head_id: UUID | None
     active_turn: UUID | None
     last_seq: int
-    learnt_seq: int
     summary: str
     created_at: datetime
     updated_at: datetime
@@ -85,7 +84,7 @@ class ImportedMessage:
 
 
 CONVERSATION = """user_id, id, title, route, lock_reason, lock_epoch, companion_name, persona, time_zone, head_id, active_turn,
-    next_seq - 1 AS last_seq, learnt_seq, summary, created_at, updated_at"""
+    next_seq - 1 AS last_seq, summary, created_at, updated_at"""
 
 MESSAGE = "id, conversation_id, seq, parent_id, turn_id, role, speaker, content, status, created_at, continues"
 

@@ -52,11 +52,6 @@ class Permits:
         self.in_use -= 1
         self._admit()
 
-    def resize(self, limit: int) -> None:
-        """Apply a new limit; calls that run beyond it are left to end."""
-        self.limit = limit
-        self._admit()
-
     def _admit(self) -> None:
         admitted = False
         while self._waiting and self.in_use < self.limit:

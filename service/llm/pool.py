@@ -19,7 +19,7 @@ from service.llm.errors import BackendError, BackendRefusedError, UnknownNameErr
 from service.llm.learning import Learner
 from service.llm.opening import most_telling, open_at
 from service.llm.permits import OnPosition
-from service.llm.ports import ChatRequest, Opened
+from service.llm.ports import Opened
 from service.llm.providers import Provider, build_provider
 from service.llm.responses import ResponsesBackend
 from service.llm.router import Router
@@ -277,8 +277,3 @@ def _serves(config: BackendConfig, route: str, policy: RoutePolicy | None) -> bo
     if policy is not None and policy.backends is not None and "routes" not in config.model_fields_set:
         return True  # the policy names it, and the entry says nothing of routes
     return route in config.routes
-
-
-def fixed(request: ChatRequest) -> BuildRequest:
-    """Return a builder for a request that does not depend on who answers."""
-    return lambda _target: request

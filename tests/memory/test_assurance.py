@@ -60,7 +60,8 @@ async def levels(database: Database, owner: Owner) -> list[str]:
 
 async def minor(database: Database, owner: Owner) -> bool:
     async with database.as_user(owner.user_id) as connection:
-        return await assurance.is_minor(connection, owner.user_id, TODAY)
+        oldest = await assurance.read_oldest(connection, owner.user_id, TODAY)
+    return oldest is not None and oldest < assurance.ADULT
 
 
 async def send(database: Database, owner: Owner, conversation: object) -> Accepted:

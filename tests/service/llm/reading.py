@@ -2,12 +2,18 @@
 
 from collections.abc import AsyncIterator
 
+from service.llm.calls import BuildRequest
 from service.llm.errors import BackendError
 from service.llm.ports import ChatMessage, ChatRequest, Delta
 
 HELLO = ChatRequest(
     messages=(ChatMessage("system", "Be kind."), ChatMessage("user", "Hello")), max_tokens=200, temperature=0.2
 )
+
+
+def fixed(request: ChatRequest) -> BuildRequest:
+    """Return a builder for a request that does not depend on who answers."""
+    return lambda _target: request
 
 
 async def read(stream: AsyncIterator[Delta]) -> tuple[str, str, Delta]:

@@ -10,10 +10,10 @@ from service.llm.config import BackendConfig
 from service.llm.doctor import examine
 from service.llm.errors import ContextOverflowError, KeyRefusedError
 from service.llm.openai_compatible import OpenAICompatibleBackend
-from service.llm.pool import Backends, fixed
+from service.llm.pool import Backends
 from service.llm.ports import ChatMessage, ChatRequest, Target
 from service.llm.reasoner import BackendReasoner
-from tests.service.llm.reading import read
+from tests.service.llm.reading import fixed, read
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 

@@ -19,7 +19,7 @@ from service.llm.capabilities import LIFETIME, Capabilities, CapabilityStore
 from service.llm.config import BackendConfig, Script, parse_backends
 from service.llm.errors import BudgetSpentError
 from service.llm.overview import router_choices
-from service.llm.pool import Backends, fixed
+from service.llm.pool import Backends
 from service.llm.ports import ChatMessage, ChatRequest
 from service.llm.providers import UNKNOWN_CONTEXT
 from service.llm.router import choose
@@ -27,6 +27,7 @@ from service.llm.spend import Budget, DailyLedger, PostgresSpend
 from service.llm.tokens import EstimatedTokens, ExactTokens, TokenCounter, estimate, prompt_tokens
 from service.llm.watch import apply, follow_configuration
 from tests.misbehaving.process import Misbehaving
+from tests.service.llm.reading import fixed
 
 ASKED = ChatRequest(messages=(ChatMessage("user", "Hello"),), temperature=0)
 

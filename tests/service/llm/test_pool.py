@@ -22,13 +22,13 @@ from service.llm.errors import (
     UnknownNameError,
 )
 from service.llm.overview import describe
-from service.llm.pool import Backends, fixed
+from service.llm.pool import Backends
 from service.llm.ports import ChatMessage, ChatRequest, Opened, Target
 from service.policies import parse_policies
 from tests.misbehaving.process import Misbehaving
 from tests.misbehaving.script import REPLY
 from tests.service.llm.conftest import QUICK
-from tests.service.llm.reading import HELLO
+from tests.service.llm.reading import HELLO, fixed
 
 MakePool = Callable[..., Backends]
 DEAD = "http://127.0.0.1:9/v1"
