@@ -86,6 +86,10 @@ class EmptyReplyError(BackendError):
     retryable = True
     told = "The model gave no answer. Try again, or put it differently."
 
+    def __init__(self, message: str, *, backend: str = "", finish_reason: str | None = None) -> None:
+        super().__init__(message, backend=backend)
+        self.finish_reason = finish_reason
+
 
 class BackendRefusedError(BackendError):
     code = "backend_refused"

@@ -105,7 +105,9 @@ class OpenAICompatibleBackend:
             if not assembler.spoke:
                 why = assembler.finish_reason or "no finish reason"
                 raise EmptyReplyError(
-                    f"a reply without text ({why}{', only reasoning' if assembler.reasoned else ''})", backend=self.name
+                    f"a reply without text ({why}{', only reasoning' if assembler.reasoned else ''})",
+                    backend=self.name,
+                    finish_reason=assembler.finish_reason,
                 )
             yield Delta(finish_reason=assembler.finish_reason, usage=assembler.usage)
 

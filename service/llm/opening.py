@@ -49,7 +49,7 @@ async def open_at(provider: Provider, call: Call, wait: float, learner: Learner 
             if provider.config.model or not provider.forget_model():
                 raise
         except EmptyReplyError as error:
-            if room > 1 or "length" not in str(error):
+            if room > 1 or error.finish_reason != "length":
                 raise
             room = MORE_ROOM
         except (KeyRefusedError, BackendBusyError):

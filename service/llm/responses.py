@@ -80,7 +80,11 @@ class ResponsesBackend(OpenAICompatibleBackend):
         if not reader.ended:
             raise BackendInterruptedError("the stream ended before the response did", backend=self.name)
         if not reader.spoke:
-            raise EmptyReplyError(f"a reply without text ({reader.finish_reason})", backend=self.name)
+            raise EmptyReplyError(
+                f"a reply without text ({reader.finish_reason})",
+                backend=self.name,
+                finish_reason=reader.finish_reason,
+            )
         yield Delta(finish_reason=reader.finish_reason, usage=reader.usage, position=reader.position)
 
     async def cancel(self, response_id: str) -> bool:

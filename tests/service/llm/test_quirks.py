@@ -138,6 +138,16 @@ async def test_a_failure_before_the_first_token_has_its_own_error(
 
 
 @pytest.mark.parametrize(
+    ("quirk", "finish_reason"),
+    [("empty-length", "length"), ("all-reasoning", "stop"), ("content-filter-empty", "content_filter")],
+)
+async def test_an_empty_reply_says_how_it_ended(quirk: str, finish_reason: str, backend_for: MakeBackend) -> None:
+    with pytest.raises(EmptyReplyError) as raised:
+        await read(backend_for(quirk).stream(HELLO))
+    assert raised.value.finish_reason == finish_reason
+
+
+@pytest.mark.parametrize(
     ("quirk", "wait"), [("429-seconds", 7.0), ("429-date", 3600.0), ("429-ms", 1.5), ("429", None)]
 )
 async def test_retry_after_is_read_in_every_form(quirk: str, wait: float | None, backend_for: MakeBackend) -> None:
