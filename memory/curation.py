@@ -313,7 +313,8 @@ FROM new WHERE facts.user_id = $1 AND facts.id = $2 RETURNING facts.id
 async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, text: str, vector: Vectors | None) -> UUID:
     """Replace what a fact says, and keep the old words as history; gives the new fact's id.
 
-    The caller also lays tombstones for the old one (`memory.erasure.bury`), so that its source doesn't teach it again.
+    The caller also lays tombstones for the old one (`memory.erasure.forget_corrected`), so that its source doesn't teach
+    it again.
     Raises `MemoryNotFoundError`; `NotCorrectableError` for an episode and for a fact that is history already.
     """
     new_id = uuid7()
@@ -333,7 +334,7 @@ async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, tex
         if found.item.layer == "episode":
             raise NotCorrectableError("This is what was said, word for word; it can be forgotten, not changed.")
         raise NotCorrectableError("This fact is history already; correct the one that replaced it.")
-    await rebuild_profiles(connection, user_id)
+    await drop_profiles(connection, user_id)
     return new_id
 
 
@@ -351,9 +352,9 @@ async def pin_fact(connection: Connection, user_id: UUID, fact_id: UUID, *, pinn
         raise NotCorrectableError("Only a fact that holds now can be pinned.")
 
 
-async def rebuild_profiles(connection: Connection, user_id: UUID) -> int:
-    """Drop what was derived from the facts as they were; learning writes it anew."""
-    return int((await connection.execute("DELETE FROM profiles WHERE user_id = $1", user_id)).split()[-1])
+async def drop_profiles(connection: Connection, user_id: UUID) -> None:
+    """What was derived from the facts as they were goes; whoever reads or learns next writes it anew."""
+    await connection.execute("DELETE FROM profiles WHERE user_id = $1", user_id)
 
 
 async def ensure_user(connection: Connection, owner: Owner) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from memory import consolidation, facts, slots, tombstones
-from memory.curation import NIL, ensure_user, rebuild_profiles
+from memory.curation import NIL, drop_profiles, ensure_user
 from memory.extraction import Said
 from memory.facts import KnownFact, NewFact
 from memory.indexing import dense, sparse, term_weights
@@ -94,7 +94,7 @@ async def take_over(
         replaced = {other.id for other in others}
         known = [*(fact for fact in known if fact.id not in replaced), _as_known(new)]
     if done["added"]:
-        await rebuild_profiles(connection, user_id)
+        await drop_profiles(connection, user_id)
     return done
 
 

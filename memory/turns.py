@@ -1,6 +1,7 @@
-"""Accept, claim, renew, commit: the durable side of a turn. Each step is one statement.
+"""Accept, claim, renew, commit: the durable side of a turn. What each step decides, it decides in one statement.
 
-The accept statement is also the gate: owner, route, lock, age and the one running turn are checked in it, on the
+An accept that had to wait for the row asks a second time, and one that leaves the way puts aside what lies beside it. The
+accept statement is also the gate: owner, route, lock, age and the one running turn are checked in it, on the
 locked row, so that no stale copy can let anyone through. Later steps are fenced by the turn's epoch, which only a
 claim raises, on the database's clock.
 """

@@ -1,4 +1,4 @@
-"""What a turn recalls: one embedding, one statement, and never a reason to fail the turn."""
+"""What a turn recalls: one embedding, two statements and the profile's, and never a reason to fail the turn."""
 
 import asyncio
 import time
