@@ -187,18 +187,16 @@ def import_(
     form: Annotated[str, typer.Option("--format", help="auto, rapport, sillytavern, mem0, letta or neutral")] = "auto",
     conversation: Annotated[str | None, typer.Option(help="Which one, for a file that holds several")] = None,
     title: Annotated[str, typer.Option(help="The conversation's title")] = "",
+    time_zone: Annotated[
+        str | None, typer.Option(help="Of times in the file that have none, such as Europe/Berlin; UTC without it")
+    ] = None,
 ) -> None:
     """Take in a conversation that was had elsewhere; its messages can be recalled at once."""
     from service.imports.command import import_file
     from service.imports.service import ImportOptions
 
-    raise typer.Exit(
-        _guarded(
-            lambda: import_file(
-                configured(), file, user, ImportOptions(format=form, title=title), conversation=conversation
-            )
-        )
-    )
+    options = ImportOptions(format=form, title=title, time_zone=time_zone)
+    raise typer.Exit(_guarded(lambda: import_file(configured(), file, user, options, conversation=conversation)))
 
 
 @database.command("upgrade")

@@ -16,7 +16,9 @@ from service.embedding import open_embedder
 from service.errors import RapportError, translate
 from service.following import FollowingEmbedder
 from service.imports.neutral import neutral_lines
+from service.imports.records import BrokenLineError
 from service.imports.service import ImportOptions, ImportReport, import_conversation
+from service.imports.times import zone_of
 from service.llm.spend import PostgresSpend
 from service.sealing import open_database
 from service.settings import Settings
@@ -43,10 +45,14 @@ def import_file(
     console = console or Console(stderr=True)
     owner = Owner(derive_user_id(settings.auth_issuer, user), settings.auth_issuer, user)
     try:
+        zone_of(options.time_zone)
         file = _open(path, options, conversation)
         report = asyncio.run(_run(settings, owner, file, console))
     except (RapportError, LongTermMemoryError) as error:
         console.print(f"Not imported. {translate(error).detail}", style="red", highlight=False, markup=False)
+        return 2
+    except BrokenLineError as error:
+        console.print(f"Not imported. {error}.", style="red", highlight=False, markup=False)
         return 2
     except OSError as error:
         console.print(f"Not imported. {path}: {error.strerror or error}", style="red", highlight=False, markup=False)
