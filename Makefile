@@ -13,7 +13,7 @@ up: ## Start everything on this machine: servers, model, API, worker; Ctrl-C sto
 	@.ci/make-venv embedded
 	@exec .venv/bin/python -m service up
 
-test: ## Run all tests, in parallel, on servers of their own
+test: ## Run all tests but the slow ones, in parallel, on servers of their own
 	@.ci/make-venv embedded,dev
 	@$(PYTEST) -n logical --dist loadfile --no-loadscope-reorder
 
@@ -67,7 +67,7 @@ load-streams: ## 10,000 slow replies open together: memory and files for each
 	@.ci/make-venv embedded,dev
 	@.venv/bin/python -m loadtests.capacity streams $(ARGS)
 
-load-growth: ## What a turn costs as one history and the number of users grow to 100,000, about 10 minutes
+load-growth: ## What a turn costs as one history and the number of users grow to 100,000, 10 to 20 minutes
 	@.ci/make-venv embedded,dev
 	@.venv/bin/python -m loadtests.growth $(ARGS)
 
