@@ -314,8 +314,7 @@ async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, tex
     """Replace what a fact says, and keep the old words as history; gives the new fact's id.
 
     The caller also lays tombstones for the old one (`memory.erasure.forget_corrected`), so that its source doesn't teach
-    it again.
-    Raises `MemoryNotFoundError`; `NotCorrectableError` for an episode and for a fact that is history already.
+    it again. Raises `MemoryNotFoundError`; `NotCorrectableError` for an episode and for a fact that is history already.
     """
     new_id = uuid7()
     kind = await connection.fetchval("SELECT kind FROM facts WHERE user_id = $1 AND id = $2", user_id, fact_id)
