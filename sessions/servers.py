@@ -106,15 +106,11 @@ class Server:
             if asking:  # on the very connection, before each: it holds for the next command only
                 commands.append(("ASKING",))
             commands.append(call.words)
-        try:
+        pipe = self._pipe
+        if pipe is None or pipe.broken:
             async with asyncio.timeout(self._config.timeout * 2):
-                pipe = self._pipe
-                if pipe is None or pipe.broken:
-                    pipe = await self._opened()
-                answers = await pipe.ask(commands)
-        except TimeoutError:
-            self._close_pipe()  # what hangs for one hangs for all that wait behind
-            raise
+                pipe = await self._opened()
+        answers = await pipe.ask(commands)
         return answers[1::2] if asking else answers
 
     async def _opened(self) -> Pipe:
@@ -134,7 +130,7 @@ class Server:
             await connection.connect()
         for name, value in usual.items():
             setattr(connection, name, value)
-        self._pipe = Pipe(connection)
+        self._pipe = Pipe(connection, 2 * self._config.timeout)
         return self._pipe
 
     def _close_pipe(self) -> None:
