@@ -18,18 +18,30 @@ class Renewal:
 
 
 RENEW = """
-UPDATE turns t SET lease_until = clock_timestamp() + $5 * interval '1 second', checkpoint = coalesce(v.checkpoint, t.checkpoint),
-    -- a writer that gets on is no poison, however many had to follow it on a machine that starves them
-    attempts = CASE WHEN v.checkpoint IS NULL THEN t.attempts ELSE 1 END
-FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[]) AS v(user_id, id, epoch, checkpoint), conversations c
-WHERE t.user_id = v.user_id AND t.id = v.id AND t.epoch = v.epoch AND t.status = 'running'
-    AND c.user_id = t.user_id AND c.id = t.conversation_id
-RETURNING t.id, t.stop_requested, c.deleted_at IS NOT NULL OR c.lock_epoch <> t.lock_epoch OR (
+WITH held AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[]) AS v(user_id, id, epoch, checkpoint)
+), mine AS MATERIALIZED (
+    -- a row that an erasure holds for a while keeps no other lease waiting
+    SELECT held.checkpoint, free.place FROM held CROSS JOIN LATERAL (
+        SELECT t.ctid AS place FROM turns t
+        WHERE t.user_id = held.user_id AND t.id = held.id AND t.epoch = held.epoch AND t.status = 'running'
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS free
+), renewed AS (
+    UPDATE turns t SET lease_until = greatest(t.lease_until, clock_timestamp() + $5 * interval '1 second'),
+        checkpoint = coalesce(mine.checkpoint, t.checkpoint),
+        -- a writer that gets on is no poison, however many had to follow it on a machine that starves them
+        attempts = CASE WHEN mine.checkpoint IS NULL THEN t.attempts ELSE 1 END
+    FROM mine WHERE t.ctid = mine.place
+)
+SELECT t.id, t.stop_requested, c.deleted_at IS NOT NULL OR c.lock_epoch <> t.lock_epoch OR (
     t.route = ANY($6::text[]) AND NOT EXISTS (
         SELECT FROM age_assurances a JOIN unnest($6::text[], $7::text[]) AS need(route, level) ON need.level = a.level
         WHERE a.user_id = t.user_id AND need.route = t.route AND a.revoked_at IS NULL AND a.expires_at > clock_timestamp()
     )
-)
+) FROM held
+JOIN turns t ON t.user_id = held.user_id AND t.id = held.id AND t.epoch = held.epoch AND t.status = 'running'
+JOIN conversations c ON c.user_id = t.user_id AND c.id = t.conversation_id
 """
 
 
@@ -41,10 +53,13 @@ async def renew(
 ) -> list[Renewal]:
     """Renew the leases of (user_id, turn_id, epoch, checkpoint or None); a turn missing from the answer is another's now.
 
+    One whose row somebody holds locked is in the answer and is renewed the next time.
     `needs` names the age assurance of each route that asks for one: it may run out while a reply is being written.
     """
     # losing a renewal or a checkpoint to a crash costs a take-over, never text: no need to wait for the disk
-    await connection.execute("SET LOCAL synchronous_commit = off")
+    # A plan kept from when the table was small compared every reply with every other until the next ANALYZE: it is made
+    # for what there is now.
+    await connection.execute("SET LOCAL synchronous_commit = off; SET LOCAL plan_cache_mode = force_custom_plan")
     users, ids, epochs, shown = zip(*held, strict=True)
     checkpoints = [
         None if text is None else await sealed(connection, user_id, "turns", turn_id, text)

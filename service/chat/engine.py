@@ -212,7 +212,7 @@ class ChatEngine:
         for attempt in (1, 2):
             try:
                 async with self._turnstile, self._database.as_user(new.user_id) as connection:
-                    accepted = await turns.accept(connection, new, self._gate, self._tools.lease_seconds)
+                    accepted = await turns.accept(connection, new, self._gate, self._tools.leases.lease_seconds)
                     if self._tokens_per_day and not accepted.duplicate:
                         estimate = self._tools.reply_tokens + PROMPT_ESTIMATE + len(new.content) // 4
                         await hold_quota(connection, new.user_id, self._tokens_per_day, estimate)
@@ -378,7 +378,9 @@ class ChatEngine:
         grace = max(grace, min(LOGLESS_SECONDS, self._tools.rhythm.lag * BUSY_GRACE))
         try:
             async with self._database.system() as connection:
-                claimed = await turns.claim(connection, self._tools.lease_seconds, 8, turn_id, own=own, grace=grace)
+                claimed = await turns.claim(
+                    connection, self._tools.leases.lease_seconds, 8, turn_id, own=own, grace=grace
+                )
         except StoreUnavailableError:
             return
         for turn in claimed:

@@ -17,6 +17,11 @@ log = structlog.get_logger(__name__)
 
 CHECKPOINT_SECONDS = 1.0
 """How old the copy of a reply's text in PostgreSQL may grow; the log in Redis is the fresh one."""
+MANY = 1000
+"""Replies in one process from which on leases grow with them: renewing each twice a second was a third of what thousands
+of slow replies cost PostgreSQL and this process, until leases ran out for want of processor time."""
+LONGEST = 3.0
+"""How many times the usual lease they grow to; a writer then hears of a stop, a lock or an erasure after one usual lease."""
 
 
 class Leaseholder(Protocol):
@@ -43,13 +48,18 @@ class LeaseKeeper:
     def __init__(self, database: Database, lease_seconds: float, gate: Gate) -> None:
         self._needs = gate.needs
         self._database = database
-        self._lease_seconds = lease_seconds
+        self._usual = lease_seconds
         self._held: dict[UUID, Leaseholder] = {}
         self._checkpointed = 0.0
 
     def __len__(self) -> int:
         """Replies that are being written here."""
         return len(self._held)
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long leases are that this process takes now."""
+        return self._usual * min(LONGEST, max(1.0, len(self._held) / MANY))
 
     def hold(self, writer: Leaseholder) -> None:
         self._held[writer.turn_id] = writer
@@ -61,7 +71,7 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Renew for ever; cancelled at shutdown."""
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
+            await asyncio.sleep(self.lease_seconds / 3)
             if self._held:
                 await self.renew_all()
 
@@ -72,7 +82,7 @@ class LeaseKeeper:
         rows = [(w.user_id, w.turn_id, w.epoch, w.checkpoint() if due else None) for w in writers]
         try:
             async with self._database.system() as connection:
-                renewed = {row.turn_id: row for row in await renew(connection, rows, self._lease_seconds, self._needs)}
+                renewed = {row.turn_id: row for row in await renew(connection, rows, self.lease_seconds, self._needs)}
                 for writer in writers if due else ():
                     if place := writer.place():
                         await note_upstream(connection, writer.user_id, writer.turn_id, writer.epoch, place)

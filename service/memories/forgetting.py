@@ -61,8 +61,8 @@ class Forgetter:
             await reindex.add_vectors(self._database, self._embedder, user_id, done.redacted)
         live = await self._forget_live(done)
         if done.running:
-            # a writer hears at its next renewal, a third of the lease at most; then it logs nothing any more
-            await asyncio.sleep(self._lease_seconds)
+            # a writer hears at its next renewal, after one usual lease at most (`LeaseKeeper`); then it logs nothing any more
+            await asyncio.sleep(1.5 * self._lease_seconds)
             live = await self._forget_live(done)
         logs = await self._drop_logs(user_id, done)
         receipt = _receipt(done, live, logs)

@@ -55,9 +55,8 @@ def commit_epoch() -> None:
     """Commit a reply, and keep its lease, without asking whether another writer has the turn, or has ended it."""
     fence = "AND epoch = $3 AND status = 'running'"
     memory.turns.COMMIT = replaced(memory.turns.COMMIT, fence, "AND $3 > 0")
-    memory.leases.RENEW = replaced(
-        memory.leases.RENEW, "AND t.epoch = v.epoch AND t.status = 'running'", "AND v.epoch > 0"
-    )
+    fence = "AND t.epoch = held.epoch AND t.status = 'running'"
+    memory.leases.RENEW = replaced(memory.leases.RENEW, fence, "AND held.epoch > 0")
 
 
 @switch("unique-message")
