@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 import aiohttp
@@ -157,7 +158,7 @@ class OpenAICompatibleBackend:
             if delta := await self._unstreamed(response, assembler):
                 yield delta
             return
-        parser = EventStreamParser()
+        parser, before = EventStreamParser(), inf
         while not assembler.done:
             try:
                 chunk = await response.content.readany()
@@ -169,7 +170,7 @@ class OpenAICompatibleBackend:
             if delta is not None:
                 watchdog.move(min(loop.time() + between, end))
                 yield delta
-                await _let_gather(response, assembler, gather)
+                before = await _let_gather(response, assembler, gather, before)
             if assembler.failure is not None:
                 raise assembler.failure
             if not chunk:
@@ -293,11 +294,15 @@ class OpenAICompatibleBackend:
 
 
 async def _let_gather(
-    response: aiohttp.ClientResponse, assembler: ReplyAssembler, seconds: Callable[[], float] | None
-) -> None:
-    if seconds is not None and assembler.goes_on:
+    response: aiohttp.ClientResponse, assembler: ReplyAssembler, seconds: Callable[[], float] | None, before: float
+) -> float:
+    """Rest while tokens gather in the kernel, unless they come so slowly that none would. Returns the time of this read;
+    `before` is that of the last one."""
+    now = asyncio.get_running_loop().time()
+    if seconds is not None and assembler.goes_on and now - before < 2 * (pause := seconds()):
         with held(response):
-            await asyncio.sleep(seconds())
+            await asyncio.sleep(pause)
+    return now
 
 
 def _suspicion(model: str) -> bool | None:
