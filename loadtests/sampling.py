@@ -24,6 +24,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 EVERY_SECONDS = 1.0
 SLOW_SECONDS = 5.0
 """Between looks that cost more: shared memory, databases."""
+SHARE = 20
+"""They take one part in so many of a core at most: a hundred processes of PostgreSQL are weighed for a second."""
 
 
 def family(pid: int) -> list[int]:
@@ -196,10 +198,10 @@ class Sampler:
             self._last |= {name: value for name, value in seconds.items() if value}
             before, at = seconds, now
             if now >= due:
-                due = now + SLOW_SECONDS
                 moment["memory"] = {name: self._weigh(name, pid) for name, pid in self._pids.items()}
                 with contextlib.suppress(OSError, asyncpg.PostgresError, redis.RedisError, TimeoutError):
                     moment |= run_alone(_databases(self._topology))
+                due = now + max(SLOW_SECONDS, SHARE * (time.monotonic() - now))
             self.samples.moments.append(moment)
 
     def _weigh(self, name: str, pid: int) -> float:
