@@ -79,6 +79,9 @@ class TheGate(RuleBasedStateMachine):
 
         self.world.run(make())
 
+    def one_running(self, which: int) -> str:
+        return sorted(self.running)[which % len(self.running)]
+
     def entitled(self, route: str) -> bool:
         return not self.locked[route] and (route == "general" or bool(self.granted))
 
@@ -141,11 +144,10 @@ class TheGate(RuleBasedStateMachine):
             self.entitled_since[route] = True
 
     @precondition(lambda self: self.running)
-    @rule(where=instances, route=routes)
-    def take_over(self, where: int, route: str) -> None:
+    @rule(where=instances, which=st.integers(0, 1))
+    def take_over(self, where: int, which: int) -> None:
         """The writer dies; another instance claims the turn and asks the gate again."""
-        if route not in self.running:
-            return
+        route = self.one_running(which)
         turn_id, epoch = self.running[route]
 
         async def claim() -> bool:
@@ -166,10 +168,9 @@ class TheGate(RuleBasedStateMachine):
         assert may == (self.entitled_since[route] and self.entitled(route))
 
     @precondition(lambda self: self.running)
-    @rule(where=instances, route=routes)
-    def end(self, where: int, route: str) -> None:
-        if route not in self.running:
-            return
+    @rule(where=instances, which=st.integers(0, 1))
+    def end(self, where: int, which: int) -> None:
+        route = self.one_running(which)
         turn_id, epoch = self.running.pop(route)
 
         async def fail() -> bool:
@@ -243,6 +244,8 @@ def test_the_machine_goes_red_without(name: str, database_url: str, monkeypatch:
         phases=[Phase.generate],
         report_multiple_bugs=False,
         database=None,
+        # what is drawn is the same each time: of 400 examples by chance one run in a hundred found nothing
+        derandomize=True,
     )
     try:
         with pytest.raises(AssertionError):
