@@ -153,7 +153,7 @@ def _trouble(fact: Audited) -> str:
         return ""  # corrected by its owner, who is the best witness
     if fact.message is None:
         return "unsupported"
-    if fact.message.role not in evidence.speakers_of(fact.kind):
+    if evidence.misattributed(fact.kind, fact.text, fact.quote, fact.message, fact.companion):
         return "misattributed"
     names = tuple(name for name in (fact.companion, fact.message.speaker) if name)
     return (

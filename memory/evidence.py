@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from memory import deadlines, temporal, words
+from memory.attribution import FIRST, about_the_other, foreign
 from memory.extraction import Candidate, Said
 from memory.quotes import MARKS, enclosing, locate, others_words, sentence_of
 from memory.refusals import refusal
@@ -27,6 +28,7 @@ class Setting:
     time_zone: str = "UTC"
     names: tuple[str, ...] = ()
     """Of the two who talk: a claim may name them without the quote doing so."""
+    companion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +61,6 @@ _UNREAL = re.compile(
     r"|もし|かもしれ|如果|假如|也许|要是|если бы|может быть|возможно",
     re.IGNORECASE,
 )
-_SECOND = re.compile(
-    r"\b(?:you|your|you're|yours|du|dein\w*|dich|dir|ihr|euer|tú|tu|tus|te|usted|vous|votre|vos|toi|ton|tes|ты|"
-    r"твой|твоя|вы|ваш)\b|你|您|あなた|君",
-    re.IGNORECASE,
-)
-# as subjects and owners only: "you told me" is not about me
-_FIRST = re.compile(
-    r"\b(?:i|i'\w+|my|mine|myself|we|we're|we've|we'll|our|ours|ich|mein\w*|wir|unser\w*|yo|mi|mis|nosotros|nuestr\w+|"
-    r"je|j'\w+|mon|ma|mes|notre|nos|я|мой|моя|моё|мои|мы|наш\w*|eu|meu|minha|io|mio|mia)\b|我|私|僕|俺",
-    re.IGNORECASE,
-)
-_YOURS = re.compile(
-    r"\b(?:your|yours|dein\w*|euer|eure\w*|tu|tus|su|sus|votre|vos|ton|ta|tes|твой|твоя|ваш\w*)\b|你的|您的|あなたの",
-    re.IGNORECASE,
-)
-_MINE = re.compile(
-    r"\b(?:my|mine|our|ours|mein\w*|unser\w*|mi|mis|nuestr\w+|mon|ma|mes|notre|nos|мой|моя|моё|мои|наш\w*)\b|我的|私の",
-    re.IGNORECASE,
-)
-_OWNS = re.compile(
-    r"(?:companion|user)(?:'s|’s)\b|\bdes (?:nutzers|begleiters)\b|\b(?:del (?:usuario|compañero)|"
-    r"de l'utilisat\w+|du compagnon)\b",
-    re.IGNORECASE,
-)
-_RECALLS = re.compile(
-    r"^the companion (?:\w+ )?(?:remembers?|knows?|recalls?|heard|noted|is aware|was told|learned|believes?|thinks?)\b",
-    re.IGNORECASE,
-)
-# "Then try to be productive": what somebody else should do, or nobody said of whom
-_IMPERATIVE = re.compile(
-    r"^\W*(?:(?:then|just|so|please|first|now|and|but|well|ok|okay|yeah|also)[\s,]+)*"
-    r"(?:try|go|do|be|take|get|make|let|let's|remember|keep|stop|check|look|tell|give|come|enjoy|think|don't|never mind|"
-    r"have (?:a|fun)|say|ask|call|send|read|watch|stay)\b",
-    re.IGNORECASE,
-)
 _QUESTION = re.compile(r"[?？؟]\s*[\"'”’)]*\s*$")
 
 
@@ -104,7 +71,7 @@ def _insincere(quote: tuple[int, int], text: str) -> str:
     if _QUESTION.search(sentence):
         # "My name is Ana, and yours?": the statement stands before the question's own clause
         rest = text[quote[1] : end]
-        if not re.match(r"\s*[,;:—–.-]\s*\w", rest) or not _FIRST.search(text[quote[0] : quote[1]]):
+        if not re.match(r"\s*[,;:—–.-]\s*\w", rest) or not FIRST.search(text[quote[0] : quote[1]]):
             return "question"
     if _UNREAL.search(text[start : quote[1]].translate(MARKS)):
         return "hypothetical"
@@ -174,15 +141,6 @@ def _unsupported(claim: str, quote: str, dates: str, setting: Setting) -> str:
     return ""
 
 
-def _about_the_other(kind: str, claim: str, quote: str) -> str:
-    """Whether the quote speaks of the one who is spoken to, which its speaker recalls or guesses."""
-    if (_SECOND.search(quote) or _IMPERATIVE.match(quote)) and not _FIRST.search(quote):
-        return "second_person"
-    if _OWNS.search(claim) and _YOURS.search(quote) and not _MINE.search(quote):
-        return "second_person"
-    return "recalled" if kind == "companion" and _RECALLS.search(claim) else ""
-
-
 def check(candidate: Candidate, messages: list[Said] | tuple[Said, ...], setting: Setting) -> Supported | Refused:
     """Decide on one claim about `messages`, the lines that the model was shown."""
     if not 1 <= candidate.line <= len(messages):
@@ -196,7 +154,7 @@ def check(candidate: Candidate, messages: list[Said] | tuple[Said, ...], setting
         # small models miscount lines; whose words they are is what matters
         message, span = other, locate(candidate.quote, other.text)
         assert span is not None  # noqa: S101  found just now
-    if message.role not in speakers_of(candidate.kind):
+    if foreign(message.role, candidate.kind, candidate.text, setting.companion):
         return Refused("speaker")
     if any(start < span[1] and end > span[0] for start, end in others_words(message.text)):
         return Refused("others_words")
@@ -205,13 +163,16 @@ def check(candidate: Candidate, messages: list[Said] | tuple[Said, ...], setting
     return _weigh(candidate, message, span, setting)
 
 
-def speakers_of(kind: str) -> tuple[str, ...]:
-    """Nobody else tells what somebody is like: the companion's word about the user is what it recalled, or a guess."""
-    return {"user": ("user",), "companion": ("assistant",)}.get(kind, ("user", "assistant"))
-
-
 _RESOLVED = re.compile(r"\s*\((?:[^()]*\d{4})\)")
 """A date that was written out behind the words that mean it."""
+
+
+def misattributed(kind: str, text: str, quote: str, message: Said, companion: str) -> bool:
+    """Whether a remembered fact is about somebody of whom its message's speaker can't know."""
+    if foreign(message.role, kind, text, companion):
+        return True
+    span = locate(quote, message.text)
+    return span is not None and bool(_of_the_other(message, kind, text, span, companion))
 
 
 def unsupported(text: str, quote: str, message: Said, setting: Setting) -> str:
@@ -240,7 +201,7 @@ def _weigh(candidate: Candidate, message: Said, span: tuple[int, int], setting: 
             continue
         if found := refusal(text) or refusal(quote):
             return Refused(found)
-        if reason := _about_the_other(candidate.kind, text, quote):
+        if reason := _of_the_other(message, candidate.kind, text, (start, end), setting.companion):
             continue
         dates = _dates_said(quote, message.said_at, setting.time_zone)
         reason = _unsupported(text, quote, dates, setting)
@@ -250,6 +211,11 @@ def _weigh(candidate: Candidate, message: Said, span: tuple[int, int], setting: 
         if not reason:
             return _supported(candidate.kind, text, quote, message, setting)
     return Refused(reason or "length")
+
+
+def _of_the_other(message: Said, kind: str, text: str, span: tuple[int, int], companion: str) -> str:
+    before = message.text[enclosing(span, message.text)[0] : span[0]]
+    return about_the_other(message.role, kind, text, before, message.text[span[0] : span[1]], companion)
 
 
 def _supported(kind: str, text: str, quote: str, message: Said, setting: Setting) -> Supported:

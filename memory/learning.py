@@ -214,7 +214,7 @@ def judge_claims(
 ) -> tuple[list[Supported], Counter[str]]:
     """Let the gate decide on every claim; gives the supported ones, and how many were refused for what."""
     names = {companion, *(message.speaker or "" for message in said)} - {""}
-    setting = Setting(time_zone, tuple(sorted(names)))
+    setting = Setting(time_zone, tuple(sorted(names)), companion)
     supported: list[Supported] = []
     refused = Counter(asked.refused)
     for candidate in asked.candidates:

@@ -93,6 +93,25 @@ async def test_each_kind_of_junk_is_found_and_nothing_else(database: Database, w
     assert not report.clean
 
 
+@pytest.mark.parametrize("kind", ["user", "companion", "both", "open_loop"])
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("I know you are allergic to peanuts.", "The user is allergic to peanuts."),
+        ("I know you are allergic to peanuts.", "The companion is allergic to peanuts."),
+        ("I am curious how the interview on Friday went.", "The user has an interview on Friday."),
+    ],
+)
+async def test_what_the_companion_recalled_is_found_whatever_its_kind(
+    database: Database, kind: str, said: str, text: str
+) -> None:
+    talk = await Talk(database).open()
+    await talk.say("Hello.", ("assistant", said))
+    await plant(talk, text, said, kind=kind, seq=2)
+    report = await audit_memories(database)
+    assert {name: number for name, number in report.found.items() if number} == {"misattributed": 1}
+
+
 async def test_a_report_is_kept(database: Database) -> None:
     assert await latest_report(database) is None
     talk = await Talk(database).open()

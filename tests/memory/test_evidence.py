@@ -14,7 +14,7 @@ from memory.extraction import Candidate, Said
 from memory.quotes import locate, others_words
 from tests.memory.learning_kit import SAID
 
-SETTING = Setting("Europe/Berlin", ("Mira", "Tom"))
+SETTING = Setting("Europe/Berlin", ("Mira", "Tom"), "Mira")
 
 
 def said(text: str, role: str = "user", at: datetime = SAID) -> Said:
@@ -201,6 +201,113 @@ def test_nobody_tells_what_another_is_like() -> None:
     assert isinstance(promise, Supported)
 
 
+KINDS = ("user", "companion", "both", "open_loop")
+HEARSAY = [
+    # (what the companion says, what a model may claim of it)
+    ("I know you are allergic to peanuts.", "The user is allergic to peanuts."),
+    ("I recall you work as a nurse in Leeds.", "The user works as a nurse in Leeds."),
+    ("I am curious how the interview on Friday went.", "The user has an interview on Friday."),
+    ("I hope your interview on Friday goes well.", "The user has an interview on Friday."),
+    ("We talked about the dentist appointment on Monday.", "The user has a dentist appointment on Monday."),
+    ("I like jazz, and you are allergic to peanuts.", "The companion likes jazz and the user is allergic to peanuts."),
+    ("I like jazz, and you are allergic to peanuts.", "The companion is allergic to peanuts."),
+    ("I like jazz and you are allergic to peanuts.", "The user and the companion are allergic to peanuts."),
+    ("We both know you are allergic to peanuts.", "The user and the companion are allergic to peanuts."),
+    ("I love mornings, and I recall the interview on Friday.", "The companion has an interview on Friday."),
+    ("I know you are allergic to peanuts.", "The companion's user is allergic to peanuts."),
+    ("I know you are allergic to peanuts.", "The companion is allergic to peanuts."),
+    ("I know you are allergic to peanuts.", "The companion knows that the user is allergic to peanuts."),
+    ("I know you are allergic to peanuts.", "Tom is allergic to peanuts."),
+    ("I remember your sister Ana plays chess.", "The sister Ana plays chess."),
+    ("I am curious how the interview on Friday went.", "The companion has an interview on Friday."),
+    ("We talked about the dentist appointment on Monday.",
+        "The user and the companion talked about the dentist appointment on Monday."),
+    ("Ich weiß, dass du gegen Erdnüsse allergisch bist.", "Der Nutzer ist gegen Erdnüsse allergisch."),
+    ("Ich weiß, dass du gegen Erdnüsse allergisch bist.", "Der Begleiter ist gegen Erdnüsse allergisch."),
+    ("Ich bin gespannt, wie das Vorstellungsgespräch am Freitag war.", "Die Nutzerin hat am Freitag ein Vorstellungsgespräch."),
+    ("Wir haben über den Zahnarzt am Montag gesprochen.", "Der Begleiter und der Nutzer haben über den Zahnarzt am Montag gesprochen."),
+    ("Recuerdo que eres alérgica a los cacahuetes.", "La usuaria es alérgica a los cacahuetes."),
+    ("Recuerdo que eres alérgica a los cacahuetes.", "La compañera es alérgica a los cacahuetes."),
+    ("Espero que tu entrevista del viernes vaya bien.", "El usuario tiene una entrevista el viernes."),
+    ("Yo sé que tu compañera de piso toca el piano.", "La compañera de piso del usuario toca el piano."),
+    ("Je sais que tu es allergique aux arachides.", "L'utilisatrice est allergique aux arachides."),
+    ("Je sais que tu es allergique aux arachides.", "Le compagnon est allergique aux arachides."),
+    ("J'espère que ton entretien de vendredi ira bien.", "L'utilisateur a un entretien vendredi."),
+    ("我记得你对花生过敏。", "用户对花生过敏。"),
+    ("私はあなたがピーナッツアレルギーだと覚えています。", "ユーザーはピーナッツアレルギーです。"),
+    ("Я помню, что ты живёшь в Москве.", "Пользователь живёт в Москве."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "text"), HEARSAY)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_companion_says_of_the_user_teaches_nothing(message: str, text: str, kind: str) -> None:
+    for quote in (message, message.rstrip(".。"), message.partition(" ")[2] or message):
+        assert reason(message, quote, text, kind, "assistant") != "supported"
+
+
+def test_what_the_companion_has_ahead_it_promises_itself() -> None:
+    message, text = "The interview on Friday is exciting.", "The companion has an exciting interview on Friday."
+    assert reason(message, message, text, "open_loop", "assistant") == "recalled"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_user_says_of_the_companion_teaches_nothing(kind: str) -> None:
+    for message, text in [
+        ("I know you grew up by the sea.", "The companion grew up by the sea."),
+        ("I love that you play chess with my sister.", "The companion plays chess."),
+        ("I love that you play chess with my sister.", "Mira plays chess with a sister."),
+        ("I live in Rome and you play chess.", "The user lives in Rome and the companion plays chess."),
+        ("I know you love jazz.", "The user loves jazz."),
+        ("I live in Rome, and you are allergic to peanuts.", "The user is allergic to peanuts."),
+        ("I live in Rome and you play chess.", "The user plays chess."),
+        ("Ich weiß, dass du Schach spielst.", "Der Begleiter spielt Schach."),
+        ("Sé que tú vives en Madrid.", "El compañero vive en Madrid."),
+        ("Je sais que tu habites à Lyon.", "Le compagnon habite à Lyon."),
+    ]:
+        assert reason(message, message, text, kind) != "supported", (message, text)
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "kind"),
+    [
+        ("I'll remind you on Friday.", "The companion will remind the user on Friday.", "open_loop"),
+        ("I'll remind you on Friday.", "Mira will remind the user on Friday.", "open_loop"),
+        (
+            "I'll remind you on Friday, I know you are busy.",
+            "The companion will remind the user on Friday.",
+            "open_loop",
+        ),
+        ("On Friday, I'll call and remind you.", "The companion will call and remind the user on Friday.", "open_loop"),
+        ("Ich erinnere dich am Freitag.", "Der Begleiter erinnert den Nutzer am Freitag.", "open_loop"),
+        ("Je te rappelle vendredi.", "Le compagnon rappelle vendredi.", "open_loop"),
+        ("We will watch Solaris on Friday.", "The user and the companion will watch Solaris on Friday.", "open_loop"),
+        ("We watch old films on Sundays.", "The companion and the user watch old films on Sundays.", "both"),
+        ("I grew up by the sea.", "The companion grew up by the sea.", "companion"),
+        ("I remember growing up by the sea.", "The companion grew up by the sea.", "companion"),
+        ("我在海边长大。", "同伴在海边长大。", "companion"),
+    ],
+)
+def test_what_the_companion_says_of_itself_is_believed(message: str, text: str, kind: str) -> None:
+    decided = judged(message, message, text, kind, "assistant")
+    assert isinstance(decided, Supported), decided
+    assert (decided.due_at is not None) == (kind == "open_loop")
+
+
+def test_what_the_user_says_beside_a_guess_is_believed() -> None:
+    for message, text, kind in [
+        ("I know you like tea, and my sister Ana plays chess.", "The user's sister Ana plays chess.", "user"),
+        ("I know you asked, wasps frighten me.", "Wasps frighten the user.", "user"),
+        ("I have a sister, Ana, who as you know plays chess.", "The user's sister Ana plays chess.", "user"),
+        ("I hope my exam on Friday is easy.", "The user has an exam on Friday.", "open_loop"),
+        ("We watch old films together on Sundays.", "The user and the companion watch old films on Sundays.", "both"),
+        ("Mi compañera de piso toca el piano.", "La compañera de piso del usuario toca el piano.", "user"),
+        ("Ma compagne Marie est infirmière.", "La compagne de l'utilisateur, Marie, est infirmière.", "user"),
+        ("I work as a nurse and companion in Leeds.", "The user works as a nurse and companion in Leeds.", "user"),
+    ]:
+        assert reason(message, message, text, kind) == "supported", (message, text)
+
+
 def test_a_miscounted_line_is_mended_only_within_one_speakers_lines() -> None:
     lines = [said("Hello."), said("I grew up by the sea.", "assistant"), said("I moved to Oslo.")]
     moved = check(Candidate(1, "I moved to Oslo", "user", "The user moved to Oslo."), lines, SETTING)
@@ -307,15 +414,15 @@ FRAMES = [
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_nothing_that_gives_orders_or_away_is_remembered(payload: str) -> None:
-    """240 messages; a model that was fooled claims the payload in every way it can."""
-    for frame, kind in product(FRAMES, ("user", "companion", "both", "open_loop")):
+    """240 messages of either side; a model that was fooled claims the payload in every way it can."""
+    for frame, kind, role in product(FRAMES, KINDS, ("user", "assistant")):
         message = frame.format(payload, payload)
-        role = "assistant" if kind == "companion" else "user"
         for quote, text in [
             (payload, payload),
             (message, f"The user says: {payload}"),
             (payload, f"The user wants: {payload}"),
             (payload, f"The companion knows: {payload}"),
+            (payload, f"The user and the companion agree: {payload}"),
         ]:
             assert reason(message, quote, text, kind, role) != "supported", (message, text)
 
@@ -362,11 +469,12 @@ def test_spans_of_others_words_lie_within_the_text(text: str) -> None:
     st.text(max_size=300),
     st.text(max_size=100),
     st.text(max_size=240),
-    st.sampled_from(["user", "companion", "both", "open_loop"]),
+    st.sampled_from(KINDS),
+    st.sampled_from(["user", "assistant"]),
 )
 def test_the_gate_never_breaks_and_never_believes_what_is_not_there(
-    message: str, quote: str, text: str, kind: str
+    message: str, quote: str, text: str, kind: str, role: str
 ) -> None:
-    decided = judged(message, quote, text, kind)
+    decided = judged(message, quote, text, kind, role)
     if isinstance(decided, Supported):
         assert locate(quote, message) is not None
