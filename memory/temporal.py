@@ -38,6 +38,8 @@ _DAY = "|".join(sorted(WEEKDAYS, key=len, reverse=True))
 _NUMBER = r"\d{1,3}|" + "|".join(sorted(NUMBERS, key=len, reverse=True))
 _ORDINAL = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?P<year>(?:19|20)\d\d)"
+_VERB = r"(?-i:may|march)\b"
+"""Months that are verbs when they are written small: "only 5 may come", "this may take long"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,21 @@ def _nearest(today: date, month: int, day: int) -> date | None:
     return min(near, key=lambda candidate: abs((candidate - today).days), default=None)
 
 
+_DATED = re.compile(r"\b(?:on|by|until|till|since|from|before|after)\s+$", re.IGNORECASE)
+
+
+def _is_verb(found: re.Match[str]) -> bool:
+    """Whether "5 may" or "march 5" is rather a number beside a verb."""
+    if not re.fullmatch(_VERB, found["month"]) or re.search(r"\d(?:st|nd|rd|th)|\bof\b|\bthe\b|\d{4}", found[0]):
+        return False
+    ends_there = re.match(r"\s*(?:[.,;:!?)]|$)", found.string[found.end() :])
+    return not ends_there and not _DATED.search(found.string[: found.start()])
+
+
 def _calendar(found: re.Match[str], today: date) -> Range | None:
     """ "7 May 2023", "May 7th", "May 2023": parts of a date that name a month."""
+    if _is_verb(found):
+        return None
     groups = found.groupdict()
     month = MONTHS[groups["month"].lower()]
     day, year = groups.get("day"), groups.get("year")
@@ -204,7 +219,7 @@ RELATIVE: tuple[Rule, ...] = (
     _rule(r"\byesterday\b", lambda _, today: _one(today - timedelta(days=1))),
     _rule(r"\btomorrow\b", lambda _, today: _one(today + timedelta(days=1))),
     _rule(
-        rf"\b(?P<n>{_NUMBER})\s+(?P<unit>days?|weeks?|months?|years?)\s+(?:ago|back|earlier)\b",
+        rf"\b(?P<n>{_NUMBER})\s+(?P<unit>days?|weeks?|months?|years?)\s+(?:ago|back)\b",
         lambda found, today: _unit(found["unit"].lower(), -_number(found["n"].lower()), today),
     ),
     _rule(
@@ -212,7 +227,7 @@ RELATIVE: tuple[Rule, ...] = (
         lambda found, today: _unit(found["unit"].lower(), _number(found["n"].lower()), today),
     ),
     _rule(
-        rf"\b(?:(?:the|this)\s+)?(?P<which>last|past|previous|next|coming|this)\s+"
+        rf"\b(?!this\s+{_VERB})(?:(?:the|this)\s+)?(?P<which>last|past|previous|next|coming|this)\s+"
         rf"(?P<what>week|weekend|month|year|night|evening|spring|summer|fall|autumn|{_DAY}|{_MONTH})\b(?!['’]s)",
         _which,
     ),
@@ -225,11 +240,11 @@ CALENDAR: tuple[Rule, ...] = (
 )
 # a word that most of the rules need; a text without one is not looked at further
 HINT = re.compile(
-    rf"yesterday|tomorrow|\bago\b|\bback\b|earlier|\bin\s|last|past|previous|next|coming|this|{_MONTH}|\d\d-\d\d",
+    rf"yesterday|tomorrow|\bago\b|\bback\b|\bin\s|last|past|previous|next|coming|this|{_MONTH}|\d\d-\d\d",
     re.IGNORECASE,
 )
 QUESTION_MONTH = re.compile(
-    rf"\b(?:in|during|of|since|by|late|early|mid|around|until|last|this)[\s-]+(?P<month>{_MONTH})\b",
+    rf"\b(?!this\s+{_VERB})(?:in|during|of|since|by|late|early|mid|around|until|last|this)[\s-]+(?P<month>{_MONTH})\b",
     re.IGNORECASE,
 )
 QUESTION_YEAR = re.compile(rf"\b{_YEAR}\b")

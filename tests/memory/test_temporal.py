@@ -29,6 +29,13 @@ MONDAY = datetime(2023, 5, 8, 13, 56, tzinfo=UTC)
         ("on May 5th", "5 May 2023"),
         ("on the 3rd of January", "3 January 2023"),
         ("last December", "December 2022"),
+        ("I was born on 5 may", "5 May 2023"),
+        ("by march 3 it is done", "3 March 2023"),
+        ("the 5th of may is near", "5 May 2023"),
+        ("Only 5 May will do", "5 May 2023"),
+        ("see you 5 may!", "5 May 2023"),
+        ("last may we met", "May 2022"),
+        ("this May we met", "May 2023"),
     ],
 )
 def test_relative_dates_become_calendar_dates(said: str, meant: str) -> None:
@@ -46,6 +53,13 @@ def test_relative_dates_become_calendar_dates(said: str, meant: str) -> None:
         "it's next to me",
         "999 years ago",
         "40 May",
+        "Only 5 may come",
+        "5 of us may come, 2 may not",
+        "I march 5 miles a day",
+        "You may 2 times a week",
+        "this may take long",
+        "He had died two years earlier",
+        "We had met two days earlier",
     ],
 )
 def test_what_is_vague_or_no_date_stays_as_it_is(said: str) -> None:
@@ -81,3 +95,4 @@ def test_questions_name_ranges_of_days(question: str, first: date, last: date) -
 
 def test_a_question_without_a_time_names_none() -> None:
     assert temporal.asked_about("What is my dog called? It may bark.", MONDAY) == []
+    assert temporal.asked_about("Could this may tree be mine?", MONDAY) == []
