@@ -133,7 +133,7 @@ async def still_there(connection: Connection, lesson: Lesson) -> bool:
     """Whether the conversation exists; it does until the transaction ends, since a deletion has to wait for that."""
     return bool(
         await connection.fetchval(
-            "SELECT 1 FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR SHARE",
+            "SELECT 1 FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE",
             lesson.user_id,
             lesson.conversation_id,
         )

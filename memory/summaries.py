@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from memory import prompts, tombstones, words
+from memory.branching import ASIDE
 from memory.errors import ReasonerRefusedError, ReasonerUnavailableError
 from memory.extraction import NonsenseError, Said, dialogue, json_in
 from memory.metrics import SUMMARIES
@@ -44,9 +45,12 @@ READ = """
 SELECT c.summary, c.summary_seq, c.next_seq - 1 AS last, c.route, c.version FROM conversations c
 WHERE c.user_id = $1 AND c.id = $2 AND c.deleted_at IS NULL AND c.next_seq - 1 - c.summary_seq >= $3
 """
-LINES = """
-SELECT seq, id, role, speaker, content, created_at FROM messages
-WHERE user_id = $1 AND conversation_id = $2 AND seq > $3 AND seq <= $4 AND role <> 'system' ORDER BY seq LIMIT $5
+# what lies beside the way was not said in this conversation; it is put aside before it is learnt from, and so before this
+LINES = f"""
+SELECT seq, id, role, speaker, content, created_at FROM messages m
+WHERE user_id = $1 AND conversation_id = $2 AND seq > $3 AND seq <= $4 AND role <> 'system' AND NOT EXISTS (
+    SELECT FROM episodes e WHERE e.user_id = $1 AND e.message_id = m.id AND {ASIDE}
+) ORDER BY seq LIMIT $5
 """
 WRITE = """
 UPDATE conversations SET summary = $5, summary_seq = $4, version = version + 1

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -13,10 +14,12 @@ from memory import transcript, turns
 from memory.curation import Filter, list_memories
 from memory.gates import Gate
 from memory.retrieval import RecallQuery, recall
+from memory.summaries import SummaryConfig, summarise
 from memory.turns import NewTurn, Reply
 from tests.memory.learning_kit import SAID, Talk, ToldReasoner, answer, opened
 
 GATE = Gate(("general",))
+ALL_AT_ONCE = SummaryConfig(every=1, keep=0, chunk=100)
 
 
 @pytest.fixture
@@ -166,3 +169,90 @@ async def test_a_way_that_is_left_while_it_is_learnt_from_is_left(talk: Branchin
         )
         await talk.learnt()
         assert await talk.listed("active") == kept | {f"No, {number} is Bingo", f"Bingo {number}"}
+
+
+def retold(prompt: str) -> str:
+    """A summary that leaves nothing out of what it is made of."""
+    so_far, *lines = prompt.splitlines()
+    told = [so_far.partition(": ")[2], *(f"{line.partition(': ')[2]}." for line in lines)]
+    return orjson.dumps({"summary": " ".join(told)}).decode()
+
+
+async def summary(talk: Branching, config: SummaryConfig = ALL_AT_ONCE) -> str:
+    """The summary, once whatever wants to be told is told."""
+    await talk.learnt()
+    while await summarise(talk.database, ToldReasoner(retold), talk.user_id, talk.id, config):
+        pass
+    return str((await talk.row())["summary"])
+
+
+@pytest.mark.parametrize("summarised_before", [True, False])
+async def test_words_that_were_replaced_are_not_summarised(talk: Branching, summarised_before: bool) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    old = await talk.turn("My parrot is called Zorro", "What a name for a parrot")
+    if summarised_before:
+        assert "Zorro" in await summary(talk)
+    await talk.turn("My parrot is called Bingo", "What a name indeed", parent_id=greeting)
+    assert "Zorro" not in (await talk.row())["summary"]
+    told = await summary(talk)
+    assert "Good morning to you" in told
+    assert "Bingo" in told
+    assert "Zorro" not in told
+    await talk.go_on_from(old[1])
+    assert "Bingo" not in (await talk.row())["summary"]
+    told = await summary(talk)
+    assert "Zorro" in told
+    assert "Bingo" not in told
+
+
+@pytest.mark.parametrize("summarised_before", [True, False])
+async def test_what_was_not_chosen_is_not_summarised(talk: Branching, summarised_before: bool) -> None:
+    asked, first = await talk.turn("Invent a name for my parrot", "Let us call the parrot Caruso")
+    if summarised_before:
+        assert "Caruso" in await summary(talk)
+    await talk.turn("Invent a name for my parrot", "The parrot shall be Puccini", answers=asked)
+    told = await summary(talk)
+    assert "Puccini" in told
+    assert "Caruso" not in told
+    await talk.go_on_from(first)
+    assert (await talk.row())["summary"] == ""
+    told = await summary(talk)
+    assert "Caruso" in told
+    assert "Puccini" not in told
+
+
+@pytest.mark.parametrize("summarised_before", [True, False])
+async def test_a_reply_that_was_gone_on_with_is_summarised_once(talk: Branching, summarised_before: bool) -> None:
+    asked, begun = await talk.turn("Tell of the parrot", "The parrot flew over", stopped=True)
+    if summarised_before:
+        assert "flew over" in await summary(talk)
+    request = {"continues": {"turn_id": str(uuid4()), "message_id": str(begun)}}
+    whole = "The parrot flew over Lisbon"
+    await talk.turn("Tell of the parrot", whole, answers=asked, prefix="The parrot flew over", request=request)
+    assert (await summary(talk)).count("flew over") == 1
+
+
+async def test_a_way_that_is_left_while_it_is_summarised_is_not_told(talk: Branching) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    await talk.turn("My parrot is called Zorro", "What a name for a parrot")
+    await talk.learnt()
+
+    class Leaving(ToldReasoner):
+        async def structured(self, *arguments: Any, **options: Any) -> str:
+            await talk.turn("My parrot is called Bingo", "What a name indeed", parent_id=greeting)
+            return retold(arguments[2])
+
+    await summarise(talk.database, Leaving(""), talk.user_id, talk.id, ALL_AT_ONCE)
+    assert (await talk.row())["summary"] == ""
+
+
+async def test_a_summary_of_what_was_said_before_the_fork_stays(talk: Branching) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    await talk.turn("My parrot is called Zorro", "What a name for a parrot")
+    told = await summary(talk, SummaryConfig(every=3, keep=2, chunk=100))
+    assert "Good morning to you" in told
+    assert "Zorro" not in told
+    await talk.turn("My parrot is called Bingo", "What a name indeed", parent_id=greeting)
+    assert (await talk.row())["summary"] == told
+    await talk.learnt()
+    assert (await talk.row())["summary"] == told
