@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from memory.branching import keep_to_way
 from memory.indexing import EpisodeRow, dense, embedding_text, index_messages
 from memory.ports import Embedder
 from memory.postgres import Connection, Database
@@ -15,10 +16,17 @@ WHERE m.user_id = $1 AND m.id = ANY ($2::uuid[]) ORDER BY m.conversation_id, m.s
 
 
 async def make_recallable(connection: Connection, user_id: UUID, message_ids: Sequence[UUID]) -> int:
-    """Index the messages by their words; `add_vectors` then adds their meaning, outside of this transaction."""
+    """Index the messages by their words; `add_vectors` then adds their meaning, outside of this transaction.
+
+    Ask behind a lock on their conversations: those beside the way are put aside again.
+    """
     done = 0
+    first: dict[UUID, int] = {}
     for row in await connection.fetch(ROWS, user_id, list(message_ids)):
         done += await index_messages(connection, user_id, [EpisodeRow(*tuple(row)[:8])], time_zone=row["time_zone"])
+        first.setdefault(row["conversation_id"], row["seq"])
+    for conversation_id, seq in first.items():
+        await keep_to_way(connection, user_id, conversation_id, after=seq - 1)
     return done
 
 

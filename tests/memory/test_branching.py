@@ -10,13 +10,13 @@ import orjson
 import pytest
 from uuid_utils.compat import uuid7
 
-from memory import transcript, turns
+from memory import erasure, reindex, transcript, turns
 from memory.curation import Filter, list_memories
 from memory.gates import Gate
 from memory.retrieval import RecallQuery, recall
 from memory.summaries import SummaryConfig, summarise
 from memory.turns import NewTurn, Reply
-from tests.memory.learning_kit import SAID, Talk, ToldReasoner, answer, opened
+from tests.memory.learning_kit import SAID, Talk, ToldReasoner, answer, fact, opened
 
 GATE = Gate(("general",))
 ALL_AT_ONCE = SummaryConfig(every=1, keep=0, chunk=100)
@@ -169,6 +169,21 @@ async def test_a_way_that_is_left_while_it_is_learnt_from_is_left(talk: Branchin
         )
         await talk.learnt()
         assert await talk.listed("active") == kept | {f"No, {number} is Bingo", f"Bingo {number}"}
+
+
+async def test_what_is_left_of_words_beside_the_way_stays_beside_it(talk: Branching) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    await talk.turn("My parrot is called Zorro. The parrot eats mangos.", "What a name")
+    await talk.learn(ToldReasoner(answer(fact(3, "My parrot is called Zorro", "The user's parrot is called Zorro."))))
+    await talk.turn("My parrot is called Bingo", "Hello, Bingo", parent_id=greeting)
+    await talk.learnt()
+    (known,) = await talk.facts()
+    async with talk.database.as_user(talk.user_id) as connection:
+        done = await erasure.forget(connection, talk.user_id, known["id"])
+        assert await reindex.make_recallable(connection, talk.user_id, done.redacted) == 1
+    left = "[forgotten]. The parrot eats mangos."
+    assert left in await talk.listed("superseded")
+    assert left not in await talk.found("What does the parrot eat?")
 
 
 def retold(prompt: str) -> str:
