@@ -1,4 +1,4 @@
-"""What still says a fact that is being forgotten, in other words: other facts, other messages, and summaries.
+"""What still says what is being forgotten, a fact or a message, in other words: other facts, other messages, and summaries.
 
 Nothing here is forgotten by itself, since what is alike in meaning is not always the same: the receipt names it, and its
 owner decides. Summaries that may hold it are dropped and written anew from what is left.
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from memory import words
+from memory.attribution import FIRST
 from memory.postgres import Connection
+from memory.quotes import MARKS, sentences
 
 NEAR_BY, ALIKE = 0.55, 0.62
 """Cosines. From the second one on a text that names the same may say the same; from the first on if half of the words agree
@@ -18,6 +20,12 @@ the 18 chose the numbers, the others are tests/memory/test_echoes.py."""
 SHARED = 0.5
 TOLD = 0.5
 """Share of a forgotten fact's content words from which a sentence of a summary counts as telling it."""
+LEAST_SAID = 2
+"""Content words from which on a sentence of a message says something that may be said elsewhere; of oneself it is one."""
+_GREETINGS = words.content(
+    "hello hi hey good morning afternoon evening night day thanks thank welcome bye see again nice guten morgen tag abend nacht "
+    "hallo danke tschüss buenos días buenas tardes noches hola gracias adiós bonjour bonsoir salut merci bonne nuit"
+)
 MOST = 50
 
 
@@ -36,6 +44,8 @@ class Echo:
 NEAR = f"""
 WITH gone AS (
     SELECT embedding, embedding_b FROM facts WHERE user_id = $1 AND id = ANY ($2::uuid[])
+    UNION ALL
+    SELECT embedding, embedding_b FROM episodes WHERE $4 AND user_id = $1 AND message_id = ANY ($3::uuid[])
 )
 SELECT f.id, 'fact' AS layer, f.text,
     max(greatest(1 - (f.embedding <=> gone.embedding), 1 - (f.embedding_b <=> gone.embedding_b))) AS likeness
@@ -52,17 +62,33 @@ ORDER BY likeness DESC LIMIT {4 * MOST}
 """
 
 
-async def find(connection: Connection, user_id: UUID, facts: Sequence[UUID], messages: Sequence[UUID]) -> list[Echo]:
-    """Facts and messages that may say what `facts` say, likeliest first, beside the `messages` they rest on."""
-    texts = [
+async def find(
+    connection: Connection, user_id: UUID, facts: Sequence[UUID], messages: Sequence[UUID], *, whole: str = ""
+) -> list[Echo]:
+    """Facts and messages that may say what `facts` say, likeliest first, beside the `messages` they rest on.
+
+    With `whole`, what the one of `messages` said, also those that may say that.
+    """
+    said = statements(whole)
+    texts = said + [
         row["text"]
         for row in await connection.fetch(
             "SELECT text FROM facts WHERE user_id = $1 AND id = ANY ($2::uuid[])", user_id, list(facts)
         )
     ]
-    rows = await connection.fetch(NEAR, user_id, list(facts), list(messages))
+    rows = await connection.fetch(NEAR, user_id, list(facts), list(messages), bool(said))
     found = [_judged(row["id"], row["layer"], float(row["likeness"]), row["text"], texts) for row in rows]
     return [echo for echo in found if echo is not None][:MOST]
+
+
+def statements(message: str) -> list[str]:
+    """The sentences of a message that say something: a greeting is no echo of another."""
+    parts = [message[start:end].strip() for start, end in sentences(message)]
+    return [
+        part
+        for part in parts
+        if len(words.content(part) - _GREETINGS) >= (1 if FIRST.search(part.translate(MARKS)) else LEAST_SAID)
+    ]
 
 
 def _judged(memory_id: UUID, layer: str, likeness: float, text: str, facts: Sequence[str]) -> Echo | None:

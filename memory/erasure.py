@@ -93,6 +93,9 @@ async def _forget_one(connection: Connection, user_id: UUID, memory_id: UUID, er
         messages = await _messages(connection, user_id, [memory_id])
         if not messages:
             raise MemoryNotFoundError("There is no such memory.")
+        erasure.similar += await echoes.find(connection, user_id, [], [memory_id], whole=messages[0].content)
+        # the first word of a sentence is written like a name, and need not be one
+        erasure.told += [said[:1].lower() + said[1:] for said in echoes.statements(messages[0].content)]
         await _redact(connection, user_id, erasure, messages[0], None)
     erasure.gone.update(message.id for message in messages)
     await _forget_what_lost_its_words(connection, user_id, erasure, [message.id for message in messages])
@@ -227,6 +230,7 @@ async def _forget_what_lost_its_words(
         message_ids,
     )
     lost = [(row["fact_id"], row["message_id"]) for row in rows if not locate(row["quote"], row["content"])]
+    orphans: dict[UUID, None] = {}
     for fact_id, message_id in lost:
         await connection.execute(
             "DELETE FROM fact_sources WHERE user_id = $1 AND fact_id = $2 AND message_id = $3",
@@ -237,8 +241,11 @@ async def _forget_what_lost_its_words(
         erasure.counts["fact_sources"] += 1
         moved = await connection.fetchval(OTHER_SOURCE, user_id, fact_id, message_id)
         if moved is None:
-            chain = [row["id"] for row in await connection.fetch(CHAIN, user_id, fact_id)]
-            await _delete_facts(connection, user_id, erasure, chain)
+            orphans |= {row["id"]: None for row in await connection.fetch(CHAIN, user_id, fact_id)}
+    if orphans:
+        erasure.similar += await echoes.find(connection, user_id, list(orphans), message_ids)
+        erasure.told += await _texts(connection, user_id, list(orphans))
+        await _delete_facts(connection, user_id, erasure, list(orphans))
 
 
 # a fact that was said more than once goes on resting on the other message

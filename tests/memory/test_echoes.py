@@ -56,6 +56,24 @@ async def forget(talk: Talk, text: str, *, similar: bool = False) -> Erasure:
         return done
 
 
+async def forget_message(talk: Talk, content: str, *, similar: bool = False) -> Erasure:
+    async with talk.database.as_user(talk.user_id) as connection:
+        rows = await connection.fetch("SELECT id, content FROM messages WHERE user_id = $1", talk.user_id)
+        wanted = next(row["id"] for row in rows if row["content"] == content)
+        return await erasure.forget(connection, talk.user_id, wanted, similar=similar)
+
+
+async def summarised(talk: Talk, summary: str) -> Talk:
+    async with talk.database.as_user(talk.user_id) as connection:
+        await connection.execute(
+            "UPDATE conversations SET summary = $3, summary_seq = 5 WHERE user_id = $1 AND id = $2",
+            talk.user_id,
+            talk.id,
+            summary,
+        )
+    return talk
+
+
 async def told(talk: Talk, *lines: str) -> None:
     await talk.say(*lines)
     for _ in lines:
@@ -130,3 +148,74 @@ async def test_every_summary_that_tells_it_is_dropped_and_no_other(database: Dat
     assert (await third.row())["summary"] != ""
     assert other.id in done.conversations
     assert done.counts["summaries"] == 2
+
+
+@pytest.mark.parametrize("taught", [True, False])
+@pytest.mark.parametrize(("learnt", "same", "near"), CASES)
+async def test_paraphrases_of_a_forgotten_message_are_named_too(
+    database: Database,
+    minilm: MiniLmEmbedder,
+    learnt: tuple[str, str, str],
+    same: list[str],
+    near: list[str],
+    taught: bool,
+) -> None:
+    line, quote, text = learnt
+    talk = await Talk(database).open()
+    talk.embedder = minilm  # type: ignore[assignment]  # the real one
+    await talk.teach(line, *([fact(1, quote, text)] if taught else []))
+    await told(talk, "Hello again, how nice", *same, *near)
+    done = await forget_message(talk, line)
+    assert await talk.texts() == []
+    async with database.as_user(talk.user_id) as connection:
+        rows = await connection.fetch("SELECT id, content FROM messages WHERE user_id = $1", talk.user_id)
+    content = {row["id"]: row["content"] for row in rows}
+    assert sorted(content[echo.id] for echo in done.similar) == sorted(same)
+
+
+async def test_a_greeting_has_no_echo(database: Database, minilm: MiniLmEmbedder) -> None:
+    talk = await Talk(database).open()
+    talk.embedder = minilm  # type: ignore[assignment]  # the real one
+    await told(talk, "Good morning!", "Good morning, Mira!", "Good morning to you")
+    done = await forget_message(talk, "Good morning!", similar=True)
+    assert done.similar == []
+    assert done.counts["messages"] == 1
+
+
+@pytest.mark.parametrize("taught", [True, False])
+async def test_summaries_that_tell_a_forgotten_message_are_dropped_and_no_other(
+    database: Database, taught: bool
+) -> None:
+    talk = await summarised(await Talk(database).open(), "They met.")
+    other = await summarised(await Talk(database).open(), "They spoke of the weather. The user keeps Xanadu secret.")
+    third = await summarised(await Talk(database).open(), "They spoke of a secret, and said good morning.")
+    line = "Good morning! My secret place is Xanadu."
+    claimed = fact(1, "My secret place is Xanadu", "The user's secret place is Xanadu.")
+    await talk.teach(line, *([claimed] if taught else []))
+    done = await forget_message(talk, line)
+    assert [(await one.row())["summary"] for one in (talk, other)] == ["", ""]
+    assert (await third.row())["summary"] != ""
+    assert done.counts["summaries"] == 2
+    assert done.counts["facts"] == int(taught)
+
+
+async def test_what_goes_with_a_forgotten_fact_has_its_echoes_named_too(
+    database: Database, minilm: MiniLmEmbedder
+) -> None:
+    """The words that taught it taught another fact."""
+    talk = await Talk(database).open()
+    talk.embedder = minilm  # type: ignore[assignment]  # the real one
+    quote = "I was diagnosed with epilepsy and collect stamps"
+    await talk.teach(
+        f"{quote}.",
+        fact(1, quote, "The user was diagnosed with epilepsy."),
+        fact(1, quote, "The user collects stamps."),
+    )
+    await told(talk, "Since my epilepsy I am not allowed to drive")
+    other = await summarised(await Talk(database).open(), "The user was diagnosed with epilepsy.")
+    async with database.as_user(talk.user_id) as connection:
+        wanted = next(row["id"] for row in await talk.facts() if "stamps" in row["text"])
+        done = await erasure.forget(connection, talk.user_id, wanted)
+    assert await talk.texts() == []
+    assert len(done.similar) == 1
+    assert (await other.row())["summary"] == ""
