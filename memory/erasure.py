@@ -432,7 +432,9 @@ async def keep_receipt(connection: Connection, user_id: UUID, erasure: Erasure, 
 
 async def forget_corrected(connection: Connection, user_id: UUID, fact_id: UUID) -> None:
     """The words that taught a fact which its owner has corrected do not teach it again."""
-    await tombstones.bury_told(connection, user_id, [fact_id])
+    # with what it replaced: of what other programs tell, some was known here in other words
+    chain = [row["id"] for row in await connection.fetch(CHAIN, user_id, fact_id)]
+    await tombstones.bury_told(connection, user_id, chain)
     rows = await connection.fetch(
         "SELECT role, said_at, quote FROM fact_sources WHERE user_id = $1 AND fact_id = $2", user_id, fact_id
     )

@@ -61,15 +61,19 @@ def place_of(fact_id: UUID) -> int:
     return fact_id.int & ((1 << 62) - 1)
 
 
-def key_of(index: bytes, kind: str, text: str) -> bytes:
-    """A digest of what a fact says, keyed by `vault.index_key`, whatever its word order, endings and punctuation.
+def gist(kind: str, text: str) -> str:
+    """What a fact says, whatever its word order, endings and punctuation.
 
     Whether it denies and which numbers it names are part of it, since stems alone lose the first.
     """
-    said = " ".join(
+    return " ".join(
         [kind, "not" if words.is_denial(text) else "", *sorted(words.content(text)), *sorted(words.numbers(text))]
     )
-    return hashlib.blake2b(said.encode(), key=index, digest_size=16).digest()
+
+
+def key_of(index: bytes, kind: str, text: str) -> bytes:
+    """A digest of a fact's gist, keyed by `vault.index_key`."""
+    return hashlib.blake2b(gist(kind, text).encode(), key=index, digest_size=16).digest()
 
 
 CURRENT = f"""

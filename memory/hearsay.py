@@ -81,12 +81,13 @@ async def take_over(
         earlier = [fact for fact in known if fact.id in before.values()]
         action, others = ("supersede", earlier) if earlier else _decided(new, known, hearsay)
         done[action if action in {"known", "history"} else "added"] += 1
-        if action == "known":
+        if action == "known" and others[0].key == new.key:
             continue
-        newer = others[0].id if action == "history" else None
+        # known in other words: kept behind what is known, so that it goes with it when that is forgotten
+        newer = others[0].id if action in {"known", "history"} else None
         await _write(connection, user_id, new, origins[number], newer)
         before[new.key] = new.id
-        if action == "history":
+        if newer is not None:
             continue
         hearsay.add(new.id)
         for other in others:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from memory import facts
 from memory.postgres import Connection
 from memory.vault import index_key, under
 
@@ -47,10 +48,15 @@ def quote_digest(user_id: UUID, role: str, said_at: datetime, quote: str) -> byt
     return _digest(user_id, b"quote", role, str(round(said_at.timestamp() * 1000)), " ".join(quote.lower().split()))
 
 
-def told_digests(user_id: UUID, origin: str, kind: str, text: str) -> tuple[bytes, bytes]:
+def told_digests(user_id: UUID, origin: str, kind: str, text: str) -> tuple[bytes, ...]:
     """Of a statement of another program: of its id there, and of what it says, since exports hold copies."""
     said = " ".join(text.lower().split())
-    return _digest(user_id, b"origin", origin), _digest(user_id, b"told", kind, said)
+    return _digest(user_id, b"origin", origin), _digest(user_id, b"told", kind, said), fact_digest(user_id, kind, text)
+
+
+def fact_digest(user_id: UUID, kind: str, text: str) -> bytes:
+    """Of what a fact says, whoever said it: another program may know it too, and bring it in again."""
+    return _digest(user_id, b"fact", facts.gist(kind, text))
 
 
 def _digest(user_id: UUID, what: bytes, *parts: str) -> bytes:
@@ -91,22 +97,22 @@ async def remembered(connection: Connection, user_id: UUID, messages: Sequence[S
     return [message for message, digest in zip(messages, digests, strict=True) if digest not in gone]
 
 
-async def teachable(connection: Connection, user_id: UUID, facts: Sequence[Q]) -> list[Q]:
+async def teachable(connection: Connection, user_id: UUID, learnt: Sequence[Q]) -> list[Q]:
     """The facts whose message, and whose words of it, were not forgotten or corrected.
 
     Ask in the transaction that writes them, behind a lock on the user's row.
     """
-    if not facts:
+    if not learnt:
         return []
     digests = [
         (
             message_digest(user_id, fact.source.role, fact.source.said_at, fact.source.text),
             quote_digest(user_id, fact.source.role, fact.source.said_at, fact.quote),
         )
-        for fact in facts
+        for fact in learnt
     ]
     gone = await _buried(connection, user_id, [digest for pair in digests for digest in pair])
-    return [fact for fact, pair in zip(facts, digests, strict=True) if gone.isdisjoint(pair)]
+    return [fact for fact, pair in zip(learnt, digests, strict=True) if gone.isdisjoint(pair)]
 
 
 async def untold(connection: Connection, user_id: UUID, told: Sequence[tuple[str, str, str]]) -> set[int]:
@@ -119,15 +125,15 @@ async def untold(connection: Connection, user_id: UUID, told: Sequence[tuple[str
     return {number for number, pair in enumerate(digests) if not gone.isdisjoint(pair)}
 
 
-async def bury_told(connection: Connection, user_id: UUID, facts: Sequence[UUID]) -> None:
-    """What another program told, and its owner has forgotten or corrected, does not come in again with its file."""
+async def bury_told(connection: Connection, user_id: UUID, fact_ids: Sequence[UUID]) -> None:
+    """What its owner has forgotten or corrected does not come in again with another program's file, which may tell what
+    was said here. In a conversation it may be said anew: that is its owner's to decide.
+    """
     rows = await connection.fetch(
-        "SELECT origin, kind, text FROM facts WHERE user_id = $1 AND id = ANY ($2::uuid[]) AND origin <> ''",
-        user_id,
-        list(facts),
+        "SELECT origin, kind, text FROM facts WHERE user_id = $1 AND id = ANY ($2::uuid[])", user_id, list(fact_ids)
     )
-    await bury(
-        connection,
-        user_id,
-        [digest for row in rows for digest in told_digests(user_id, row["origin"], row["kind"], row["text"])],
-    )
+    digests = [fact_digest(user_id, row["kind"], row["text"]) for row in rows]
+    for row in rows:
+        if row["origin"]:
+            digests += told_digests(user_id, row["origin"], row["kind"], row["text"])
+    await bury(connection, user_id, digests)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from service.auth.principal import derive_user_id
 from service.errors import TooLargeError
 from service.imports.records import WrongFormatError
 from service.imports.service import ImportOptions, ImportReport, NothingToImportError, import_conversation
-from tests.memory.learning_kit import HashEmbedder, Talk, fact, opened
+from tests.memory.learning_kit import SAID, HashEmbedder, Talk, fact, opened
 
 OWNER = Owner(derive_user_id("rapport", "alice"), "rapport", "alice")
 
@@ -143,6 +144,57 @@ async def test_what_was_forgotten_or_corrected_does_not_come_in_again(database: 
     assert (await bring(database, copied, "mem0")).facts == 0
     texts = {item.text for item in await listed(database)}
     assert texts == {"I live in Faro", "User is allergic to peanuts", "Suggested the trail along the river"}
+
+
+@pytest.mark.parametrize("imported_before", [True, False])
+@pytest.mark.parametrize("how", ["forgotten", "corrected", "words"])
+async def test_what_was_known_here_and_forgotten_does_not_come_in_with_a_file(
+    database: Database, how: str, imported_before: bool
+) -> None:
+    talk = await Talk(database, "alice").open()
+    await talk.teach("I live in Faro.", fact(1, "I live in Faro", "The user lives in Faro."))
+    export = [memory(3, "The user lives in Faro."), memory(5, "User lives in Faro")]
+    if imported_before:
+        report = await bring(database, export, "mem0", talk.owner)
+        assert (report.facts, report.facts_known) == (0, 2)
+    (known,) = await talk.facts()
+    async with database.as_user(talk.user_id) as connection:
+        if how == "forgotten":
+            await erasure.forget(connection, talk.user_id, known["id"])
+        elif how == "words":
+            said = await connection.fetchval("SELECT id FROM messages WHERE user_id = $1", talk.user_id)
+            await erasure.forget(connection, talk.user_id, said)
+        else:
+            await erasure.forget_corrected(connection, talk.user_id, known["id"])
+            await curation.correct_fact(connection, talk.user_id, known["id"], "I live by the sea", None)
+    left = ["I live by the sea"] if how == "corrected" else []
+    assert await talk.texts() == left
+    assert (await bring(database, [*export, memory(6, "The user lives in Faro.")], "mem0", talk.owner)).facts == 0
+    assert await talk.texts() == left
+    # said anew here it is learnt anew
+    await talk.teach(
+        "I live in Faro.", fact(1, "I live in Faro", "The user lives in Faro."), at=SAID + timedelta(days=2)
+    )
+    assert "The user lives in Faro." in await talk.texts()
+
+
+async def test_what_was_known_in_other_words_goes_with_what_was_known(database: Database) -> None:
+    talk = await Talk(database, "alice").open()
+    await talk.teach(
+        "I have a big dog named Biscuit.",
+        fact(1, "I have a big dog named Biscuit", "The user has a big dog named Biscuit."),
+    )
+    report = await bring(database, MEMORIES[:1], "mem0", talk.owner)
+    assert (report.facts, report.facts_known) == (0, 1)
+    report = await bring(database, MEMORIES[:1], "mem0", talk.owner)
+    assert (report.facts, report.facts_known) == (0, 1)
+    assert await talk.texts() == ["The user has a big dog named Biscuit."]
+    known = next(row["id"] for row in await talk.facts() if row["status"] == "active")
+    async with database.as_user(talk.user_id) as connection:
+        await erasure.forget(connection, talk.user_id, known)
+    assert await talk.facts() == []
+    assert (await bring(database, MEMORIES[:1], "mem0", talk.owner)).facts == 0
+    assert await talk.facts() == []
 
 
 async def test_one_users_memories_at_a_time(database: Database) -> None:
