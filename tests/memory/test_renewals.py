@@ -93,5 +93,7 @@ async def test_hundreds_are_looked_up_one_by_one(database: Database) -> None:
 
 def most_rows(node: dict[str, Any]) -> float:
     """Which the busiest node of a plan looked at, kept or not."""
-    looked: float = sum(node.get(name, 0) for name in ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Join Filter"))
+    looked: float = sum(
+        node.get(name, 0) for name in ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Join Filter")
+    )
     return max(looked * float(node["Actual Loops"]), *(most_rows(child) for child in node.get("Plans", [])), 0.0)
