@@ -18,6 +18,7 @@ from service.errors import InvalidRequestError
 FORM = "^[0-3][0-9a-f]{14}-[0-9a-f]{32}$"
 LATEST = 0x3FFFFFFFFFFFFFF
 """In the year 9135."""
+WRONG_CURSOR = {422: "`invalid_request` or `invalid_cursor`"}
 _BEGIN = datetime.min.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

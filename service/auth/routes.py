@@ -9,10 +9,10 @@ from service.auth.api_keys import PREFIX
 from service.auth.dependencies import COOKIE, Caller, authenticator_of, bearer_of, check_same_site
 from service.auth.errors import AuthenticationError, TokenMalformedError
 from service.auth.principal import Principal
-from service.auth.problems import problems
 from service.auth.schemas import MAX_COOKIE, Session, SessionRequest
 from service.errors import TooLargeError
 from service.limits import Limits, address_of
+from service.problems import problems
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
 
@@ -43,7 +43,6 @@ async def read_session(caller: Caller, response: Response) -> Session:
         {
             403: "`cross_site_request` or `anonymous_disabled`",
             413: "`token_too_large`: send it as a bearer token instead",
-            422: "`invalid_request`: `errors` names the fields",
         }
     ),
 )

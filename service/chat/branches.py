@@ -11,7 +11,7 @@ from memory import transcript
 from memory.unfinished import read_unfinished
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
-from service.chat.routes import ConversationId, IdempotencyKey, TurnId, check_length, some, streamed
+from service.chat.routes import ABSENT, TURN, ConversationId, IdempotencyKey, TurnId, check_length, streamed
 from service.chat.sampling import Sampling, options
 from service.chat.schemas import KEY, Body, ConversationView, NewTurn
 from service.chat.sse import EventStream
@@ -20,6 +20,7 @@ from service.chat.thoughts import Wish
 from service.dependencies import Context
 from service.errors import InvalidRequestError
 from service.limits.dependencies import WRITE
+from service.problems import problems
 
 router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])
 
@@ -50,7 +51,7 @@ class Head(Body):
 
 @router.post(
     "/messages/{message_id}/alternatives",
-    responses={**STREAM_RESPONSE, **some(403, 404, 409)},
+    responses={**STREAM_RESPONSE, **problems(TURN)},
     response_class=Response,
     summary="Another reply to the same message",
 )
@@ -85,7 +86,7 @@ async def regenerate(
 
 @router.post(
     "/messages/{message_id}/edits",
-    responses={**STREAM_RESPONSE, **some(403, 404, 409, 413)},
+    responses={**STREAM_RESPONSE, **problems(TURN)},
     response_class=Response,
     summary="Say something else in a message's place",
 )
@@ -119,7 +120,7 @@ async def edit(
 
 @router.post(
     "/turns/{turn_id}/continue",
-    responses={**STREAM_RESPONSE, **some(403, 404, 409)},
+    responses={**STREAM_RESPONSE, **problems(TURN)},
     response_class=Response,
     summary="Go on with a reply that was stopped, cut or interrupted",
 )
@@ -154,7 +155,7 @@ async def continue_turn(
     return await streamed(request, context, caller, send)
 
 
-@router.put("/head", responses=some(404), dependencies=[WRITE], summary="Go on from another branch")
+@router.put("/head", responses=problems(ABSENT), dependencies=[WRITE], summary="Go on from another branch")
 async def choose_head(
     conversation_id: ConversationId, body: Head, caller: Caller, context: Context
 ) -> ConversationView:

@@ -24,7 +24,6 @@ from service.chat.schemas import (
     MessageView,
     NewConversation,
     NewTurn,
-    Problem,
     Stopped,
     TurnView,
 )
@@ -35,30 +34,18 @@ from service.dependencies import Context
 from service.errors import InvalidRequestError, TooLargeError
 from service.limits import address_of
 from service.limits.dependencies import READ, WRITE
-from service.paging import Cursor, decode_cursor, encode_cursor
+from service.paging import WRONG_CURSOR, Cursor, decode_cursor, encode_cursor
+from service.problems import problems
 from sessions.replies import EventId
 
 router = APIRouter(prefix="/v1/conversations", tags=["chat"])
 
-PROBLEMS: dict[int | str, dict[str, object]] = {
-    code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
-    for code, text in {
-        400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
-        401: "No valid token",
-        403: "`route_locked` or `age_assurance_required`",
-        404: "`conversation_not_found`: absent, or another user's",
-        409: "`turn_in_progress`, `idempotency_conflict`, or `nothing_to_continue`",
-        413: "`too_large`",
-        422: "`invalid_request`: `errors` names the fields",
-        429: "`rate_limited`: wait for `Retry-After`",
-        503: "`store_unavailable`: nothing was written; try again",
-    }.items()
+ABSENT = {404: "`conversation_not_found`: absent, or another user's"}
+TURN = ABSENT | {
+    403: "`route_locked` or `age_assurance_required`",
+    409: "`turn_in_progress`, `idempotency_conflict`, or `nothing_to_continue`",
+    413: "`too_large`",
 }
-
-
-def some(*codes: int) -> dict[int | str, dict[str, object]]:
-    return {code: PROBLEMS[code] for code in (400, 401, 422, 429, 503, *codes)}
-
 
 ConversationId = Annotated[UUID, Path(description="The conversation")]
 EventIdText = Annotated[str | None, WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,9}$"})]
@@ -67,7 +54,7 @@ TurnId = Annotated[UUID, Path(description="The turn, as `turn.accepted` named it
 
 
 @router.post(
-    "", status_code=status.HTTP_201_CREATED, responses=some(), dependencies=[WRITE], summary="Start a conversation"
+    "", status_code=status.HTTP_201_CREATED, responses=problems(), dependencies=[WRITE], summary="Start a conversation"
 )
 async def create_conversation(body: NewConversation, caller: Caller, context: Context) -> ConversationView:
     if body.route not in context.policies.gate.routes:
@@ -87,7 +74,7 @@ async def create_conversation(body: NewConversation, caller: Caller, context: Co
     return ConversationView.of(conversation)
 
 
-@router.get("", responses=some(), dependencies=[READ], summary="List conversations, the latest first")
+@router.get("", responses=problems(WRONG_CURSOR), dependencies=[READ], summary="List conversations, the latest first")
 async def list_conversations(
     caller: Caller,
     context: Context,
@@ -106,7 +93,7 @@ async def list_conversations(
     )
 
 
-@router.get("/{conversation_id}", responses=some(404), dependencies=[READ], summary="Read one conversation")
+@router.get("/{conversation_id}", responses=problems(ABSENT), dependencies=[READ], summary="Read one conversation")
 async def read_conversation(conversation_id: ConversationId, caller: Caller, context: Context) -> ConversationView:
     found = await context.database.read(
         caller.user_id, lambda connection: transcript.read_conversation(connection, caller.user_id, conversation_id)
@@ -114,7 +101,9 @@ async def read_conversation(conversation_id: ConversationId, caller: Caller, con
     return ConversationView.of(found)
 
 
-@router.patch("/{conversation_id}", responses=some(404), dependencies=[WRITE], summary="Change its title or companion")
+@router.patch(
+    "/{conversation_id}", responses=problems(ABSENT), dependencies=[WRITE], summary="Change its title or companion"
+)
 async def change_conversation(
     conversation_id: ConversationId, body: ConversationChange, caller: Caller, context: Context
 ) -> ConversationView:
@@ -134,7 +123,7 @@ async def change_conversation(
 @router.delete(
     "/{conversation_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=some(404),
+    responses=problems(ABSENT),
     dependencies=[WRITE],
     summary="Delete it with all that was learnt from it",
 )
@@ -148,7 +137,7 @@ async def delete_conversation(conversation_id: ConversationId, caller: Caller, c
 
 @router.post(
     "/{conversation_id}/lock",
-    responses=some(404),
+    responses=problems(ABSENT),
     dependencies=[WRITE],
     summary="Lock it: nothing more is said until it is unlocked",
 )
@@ -161,7 +150,7 @@ async def lock_conversation(
     return ConversationView.of(locked)
 
 
-@router.delete("/{conversation_id}/lock", responses=some(404), dependencies=[WRITE], summary="Unlock it")
+@router.delete("/{conversation_id}/lock", responses=problems(ABSENT), dependencies=[WRITE], summary="Unlock it")
 async def unlock_conversation(conversation_id: ConversationId, caller: Caller, context: Context) -> ConversationView:
     async with context.database.as_user(caller.user_id) as connection:
         unlocked = await transcript.set_lock(connection, caller.user_id, conversation_id, None)
@@ -171,7 +160,7 @@ async def unlock_conversation(conversation_id: ConversationId, caller: Caller, c
 
 @router.get(
     "/{conversation_id}/messages",
-    responses=some(404),
+    responses=problems(ABSENT),
     dependencies=[READ],
     summary="Read its messages, the newest page first",
 )
@@ -204,7 +193,7 @@ async def list_messages(
 
 @router.post(
     "/{conversation_id}/turns",
-    responses={**STREAM_RESPONSE, **some(403, 404, 409, 413)},
+    responses={**STREAM_RESPONSE, **problems(TURN)},
     response_class=StarletteResponse,
     summary="Say something, and stream the reply",
 )
@@ -251,14 +240,16 @@ async def streamed(request: Request, context: Context, caller: Caller, send: Sen
         raise
 
 
-@router.get("/{conversation_id}/turns/{turn_id}", responses=some(404), dependencies=[READ], summary="Read a turn")
+@router.get(
+    "/{conversation_id}/turns/{turn_id}", responses=problems(ABSENT), dependencies=[READ], summary="Read a turn"
+)
 async def read_turn(conversation_id: ConversationId, turn_id: TurnId, caller: Caller, context: Context) -> TurnView:
     return TurnView.of(await context.chat.read_turn(caller.user_id, conversation_id, turn_id))
 
 
 @router.get(
     "/{conversation_id}/turns/{turn_id}/stream",
-    responses={**STREAM_RESPONSE, **some(404)},
+    responses={**STREAM_RESPONSE, **problems(ABSENT)},
     response_class=StarletteResponse,
     summary="Resume a reply's stream, on any instance",
 )
@@ -287,7 +278,7 @@ async def follow_turn(
 
 @router.post(
     "/{conversation_id}/turns/{turn_id}/stop",
-    responses=some(404),
+    responses=problems(ABSENT),
     dependencies=[WRITE],
     summary="Stop a reply, keeping what was said",
 )

@@ -228,13 +228,3 @@ class Stopped(BaseModel):
     turn_id: UUID
     status: Literal["running", "completed", "stopped", "failed"]
     last_event_id: str | None = Field(description="The last event that a reader can have been shown")
-
-
-class Problem(BaseModel):
-    """Every error of this API (RFC 9457). `code` is stable; `detail` says what to do."""
-
-    type: str = Field(examples=["urn:rapport:problem:conversation_not_found"])
-    title: str
-    status: int
-    detail: str
-    code: str = Field(examples=["conversation_not_found"])

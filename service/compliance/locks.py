@@ -9,13 +9,11 @@ from memory.postgres import Database
 from memory.transcript import set_lock
 from service.auth.dependencies import Operator
 from service.auth.principal import derive_user_id
-from service.auth.problems import problems
 from service.compliance.schemas import LockIn, LockOut, SubjectLockIn
+from service.problems import problems
 from sessions.store import LiveState
 
-PROBLEMS = problems(
-    {403: "`operator_only`", 404: "`conversation_not_found`", 422: "`invalid_request`: `errors` names the fields"}
-)
+PROBLEMS = problems({403: "`operator_only`", 404: "`conversation_not_found`"})
 
 router = APIRouter(prefix="/v1/operator/locks", tags=["operator"])
 

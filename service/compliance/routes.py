@@ -25,7 +25,6 @@ from memory.postgres import Database
 from memory.transcript import Owner
 from service.auth.dependencies import Caller, Operator
 from service.auth.principal import Principal, derive_user_id
-from service.auth.problems import problems
 from service.compliance import locks, safety
 from service.compliance.assertions import AgeAssertions
 from service.compliance.errors import (
@@ -47,6 +46,7 @@ from service.compliance.schemas import (
 from service.errors import InvalidRequestError
 from service.limits import Limits, address_of
 from service.policies import AssuranceLevel, Policies
+from service.problems import problems
 
 age = APIRouter(tags=["age"])
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query, Request
 
 from memory.postgres import Database
 from service.auth.dependencies import Operator
-from service.auth.problems import problems
 from service.compliance.duty import Duty, yearly_report
 from service.compliance.schemas import CountOut, ProtocolOut, ReportOut, ResourceOut, SafetyOut
+from service.problems import problems
 
 router = APIRouter(tags=["safety"])
 
@@ -38,7 +38,7 @@ async def read_protocol(request: Request) -> SafetyOut:
 @router.get(
     "/v1/operator/reports/duty-of-care",
     summary="How often users were told what the law asks",
-    responses=problems({403: "`operator_only`", 422: "`invalid_request`: `errors` names the fields"}),
+    responses=problems({403: "`operator_only`"}),
 )
 async def read_report(
     _operator: Operator, request: Request, year: Annotated[int, Query(ge=2025, le=2100)]

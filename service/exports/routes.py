@@ -7,14 +7,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from service.auth.dependencies import Caller
-from service.chat.schemas import Problem
 from service.dependencies import Context
 from service.exports.service import Export
 from service.limits import address_of
+from service.problems import Responses, problems
 
 router = APIRouter(prefix="/v1/export", tags=["import and export"])
 
-RESPONSES: dict[int | str, dict[str, object]] = {
+RESPONSES: Responses = {
     200: {
         "description": "The export, streamed",
         "content": {
@@ -35,10 +35,7 @@ RESPONSES: dict[int | str, dict[str, object]] = {
             "text/markdown": {"schema": {"type": "string"}},
         },
     },
-    **{
-        code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
-        for code, text in {401: "No valid token", 422: "`invalid_request`", 429: "`rate_limited`"}.items()
-    },
+    **problems(),
 }
 
 

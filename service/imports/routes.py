@@ -7,33 +7,30 @@ from fastapi import APIRouter, Query, Request, Response, status
 from starlette.requests import ClientDisconnect
 
 from service.auth.dependencies import Caller
-from service.chat.schemas import Problem
 from service.dependencies import Context
 from service.errors import InvalidRequestError, RapportError
 from service.imports.schemas import ImportQuery, ImportResult
 from service.imports.service import ImportOptions, import_conversation
 from service.limits import address_of
 from service.methods import takes_only_post
+from service.problems import Responses, problems
 
 router = APIRouter(prefix="/v1/conversations", tags=["import and export"])
 
 EMBED_SECONDS = 20.0
 """How long an upload waits for vectors; proxies give up on an answer after 30 or 60 s."""
 
-RESPONSES: dict[int | str, dict[str, object]] = {
+RESPONSES: Responses = {
     200: {"model": ImportResult, "description": "Everything in the file was here already"},
-    **{
-        code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
-        for code, text in {
-            401: "No valid token",
+    **problems(
+        {
             409: "`turn_in_progress`: a reply is being written in the conversation that this file was imported into",
             413: "`too_large`: split it; parts with the same header and first message are one conversation",
             415: "`unsupported_media_type`: send the file itself as the body",
             422: "`import_format`, `import_empty`, `unknown_route` or `invalid_request`",
-            429: "`rate_limited`",
             503: "`store_unavailable`: send the file again; what is there already is not taken in twice",
-        }.items()
-    },
+        }
+    ),
 }
 BODY = {
     "requestBody": {

@@ -4,13 +4,13 @@ from fastapi import APIRouter, Request
 
 from memory.ports import Embedder
 from service.auth.dependencies import Operator
-from service.auth.problems import problems
 from service.dependencies import Context
 from service.following import FollowingEmbedder
 from service.limits import address_of
 from service.llm.embeddings import BackendEmbedder
 from service.llm.overview import cache_use, describe, router_choices
 from service.llm.schemas import BackendsView, EmbeddingsView
+from service.problems import problems
 
 router = APIRouter(tags=["operators"])
 

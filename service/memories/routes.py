@@ -11,7 +11,6 @@ from memory import curation, erasure, transcript
 from memory.postgres import Connection
 from memory.retrieval import RecallQuery, recall
 from service.auth.dependencies import Caller
-from service.chat.schemas import Problem
 from service.dependencies import Context
 from service.embedding import meaning
 from service.errors import InvalidRequestError
@@ -32,35 +31,20 @@ from service.memories.schemas import (
     SearchResult,
 )
 from service.methods import takes_only_post
-from service.paging import decode_cursor, encode_cursor
+from service.paging import WRONG_CURSOR, decode_cursor, encode_cursor
+from service.problems import problems
 
 router = APIRouter(tags=["memories"])
 
 SEARCH_TOKENS = 200_000
 """A search is cut by its limit, not by a prompt's budget."""
 
-PROBLEMS: dict[int | str, dict[str, object]] = {
-    code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
-    for code, text in {
-        400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
-        401: "No valid token",
-        404: "`memory_not_found`: absent, or another user's",
-        409: "`not_correctable`: an episode, or history",
-        422: "`invalid_request`: `errors` names the fields; `invalid_cursor`",
-        429: "`rate_limited`: wait for `Retry-After`",
-        503: "`store_unavailable`: nothing was written; try again",
-    }.items()
-}
-
-
-def some(*codes: int) -> dict[int | str, dict[str, object]]:
-    return {code: PROBLEMS[code] for code in (400, 401, 422, 429, 503, *codes)}
-
+ABSENT = {404: "`memory_not_found`: absent, or another user's"}
 
 MemoryId = Annotated[UUID, Path(description="A fact's id, or of an episode its message's")]
 
 
-@router.get("/v1/memories", responses=some(), summary="List memories, the latest first")
+@router.get("/v1/memories", responses=problems(WRONG_CURSOR), summary="List memories, the latest first")
 async def list_memories(
     request: Request, caller: Caller, context: Context, wish: Annotated[ListQuery, Query()]
 ) -> MemoryPage:
@@ -81,7 +65,7 @@ async def list_memories(
     )
 
 
-@router.post("/v1/memories", status_code=status.HTTP_201_CREATED, responses=some(), summary="Add a memory")
+@router.post("/v1/memories", status_code=status.HTTP_201_CREATED, responses=problems(), summary="Add a memory")
 async def add_memory(request: Request, body: NewMemory, caller: Caller, context: Context) -> MemoryView:
     """Its source is that its owner said so here."""
     if body.route not in context.policies.gate.routes:
@@ -106,7 +90,11 @@ async def add_memory(request: Request, body: NewMemory, caller: Caller, context:
 takes_only_post(router, "/v1/memories/search")
 
 
-@router.post("/v1/memories/search", responses=some(404), summary="Search memories as a turn does")
+@router.post(
+    "/v1/memories/search",
+    responses=problems({404: "`conversation_not_found`: absent, or another user's"}),
+    summary="Search memories as a turn does",
+)
 async def search_memories(request: Request, body: SearchRequest, caller: Caller, context: Context) -> SearchResult:
     """The same recall that puts memories into a prompt: by meaning, by words, by time and by who said it."""
     await context.limits.check(caller, address_of(request), "search")
@@ -146,7 +134,7 @@ async def _scope(
     return routes, conversation.time_zone, names
 
 
-@router.get("/v1/memories/{memory_id}", responses=some(404), summary="One memory with its sources and history")
+@router.get("/v1/memories/{memory_id}", responses=problems(ABSENT), summary="One memory with its sources and history")
 async def read_memory(request: Request, memory_id: MemoryId, caller: Caller, context: Context) -> MemoryDetail:
     await context.limits.check(caller, address_of(request), "read")
     found = await context.database.read(
@@ -155,7 +143,11 @@ async def read_memory(request: Request, memory_id: MemoryId, caller: Caller, con
     return MemoryDetail.of_closer(found)
 
 
-@router.patch("/v1/memories/{memory_id}", responses=some(404, 409), summary="Correct a fact, or pin it")
+@router.patch(
+    "/v1/memories/{memory_id}",
+    responses=problems(ABSENT | {409: "`not_correctable`: an episode, or history"}),
+    summary="Correct a fact, or pin it",
+)
 async def change_memory(
     request: Request, memory_id: MemoryId, body: MemoryChange, caller: Caller, context: Context
 ) -> MemoryDetail:
@@ -172,7 +164,7 @@ async def change_memory(
         return MemoryDetail.of_closer(await curation.read_memory(connection, caller.user_id, memory_id))
 
 
-@router.delete("/v1/memories/{memory_id}", responses=some(404), summary="Forget one memory")
+@router.delete("/v1/memories/{memory_id}", responses=problems(ABSENT), summary="Forget one memory")
 async def forget_memory(
     request: Request, memory_id: MemoryId, caller: Caller, context: Context, wish: Annotated[ForgetQuery, Query()]
 ) -> Receipt:
@@ -185,7 +177,7 @@ async def forget_memory(
     return Receipt.model_validate(await _forgetter(context).forget(caller.user_id, memory_id, similar=forget_too))
 
 
-@router.delete("/v1/memories", responses=some(), summary="Forget everything")
+@router.delete("/v1/memories", responses=problems(), summary="Forget everything")
 async def forget_all(
     request: Request, caller: Caller, context: Context, wish: Annotated[ForgetAllQuery, Query()]
 ) -> Receipt:
@@ -196,7 +188,7 @@ async def forget_all(
     return Receipt.model_validate(await _forgetter(context).forget_all(caller.user_id, keep_conversations=keep))
 
 
-@router.delete("/v1/account", responses=some(), summary="Erase the account")
+@router.delete("/v1/account", responses=problems(), summary="Erase the account")
 async def erase_account(
     request: Request, caller: Caller, context: Context, confirm: Annotated[Literal["everything"], Query()]
 ) -> Receipt:

@@ -23,6 +23,7 @@ from service.openai.app_calls import answer, check, is_app_call
 from service.openai.history import Place, Said, instructions, place, spoken
 from service.openai.notices import Notices, Shown
 from service.openai.schemas import Completion, CompletionRequest, ModelCard, ModelList
+from service.problems import problems
 from service.runtime import Runtime
 from sessions.replies import Event
 
@@ -39,30 +40,28 @@ def model_ids(context: Runtime) -> list[str]:
     return routes + [f"{PREFIX}/{provider.name}" for provider in context.backends.serving("general")]
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"description": text, "content": {"application/json": {}}}
-    for code, text in {
-        400: "`bad_request`: the body is not UTF-8, or the Host is not ours",
-        401: "No valid token",
+LIST = problems({422: "`invalid_request`"}, openai=True)
+MODEL = problems({404: "`model_not_found`", 422: "`invalid_request`"}, openai=True)
+COMPLETION = problems(
+    {
         403: "`route_locked`, `age_assurance_required` or `app_call_not_allowed`",
         404: "`model_not_found` or `conversation_not_found`",
         409: "`turn_in_progress` or `idempotency_conflict`",
         413: "`message_too_large` or `too_large`",
         422: "`invalid_request`, `last_message_not_user`",
-        429: "`rate_limited`: wait for `Retry-After`",
         502: "`backend_key_refused`, `backend_no_credit`, `backend_model_missing` and other failures of the model server",
         503: "`store_unavailable` or no backend: try again",
-    }.items()
-}
-"""In OpenAI's error shape."""
+    },
+    openai=True,
+)
 
 
-@router.get("/models", summary="List the models that a client may name", responses={401: PROBLEMS[401]})
+@router.get("/models", summary="List the models that a client may name", responses=LIST)
 async def list_models(caller: Caller, context: Context) -> ModelList:  # noqa: ARG001  only callers may look
     return ModelList(data=[ModelCard(id=name, created=STARTED, owned_by="rapport") for name in model_ids(context)])
 
 
-@router.get("/models/{name:path}", summary="Read one model", responses={code: PROBLEMS[code] for code in (401, 404)})
+@router.get("/models/{name:path}", summary="Read one model", responses=MODEL)
 async def read_model(name: str, caller: Caller, context: Context) -> ModelCard:  # noqa: ARG001
     _route_and_backend(name, context)
     return ModelCard(id=name, created=STARTED, owned_by="rapport")
@@ -71,7 +70,7 @@ async def read_model(name: str, caller: Caller, context: Context) -> ModelCard: 
 @router.post(
     "/chat/completions",
     response_model=Completion,
-    responses=PROBLEMS,
+    responses=COMPLETION,
     summary="Reply to a conversation, as OpenAI's clients ask for it",
 )
 async def complete(
