@@ -44,7 +44,7 @@ from service.compliance.schemas import (
     SubjectIn,
 )
 from service.errors import InvalidRequestError
-from service.limits import Limits, address_of
+from service.limits.dependencies import AGE
 from service.policies import AssuranceLevel, Policies
 from service.problems import problems
 
@@ -71,11 +71,6 @@ class Desk:
         self.database = cast("Database", runtime.database)
         self.policies = cast("Policies", runtime.policies)
         self.assertions = cast("AgeAssertions", runtime.age_assertions)
-        self._limits = cast("Limits", runtime.limits)
-        self._address = address_of(request)
-
-    async def limit(self, caller: Principal) -> None:
-        await self._limits.check(caller, self._address, "age")
 
     def level_days(self, level: str, method: str) -> tuple[int, int]:
         """The level's minimum age and the days it may last. Raises when it is unknown or wants another method."""
@@ -144,6 +139,7 @@ async def read_state(caller: Caller, desk: AtDesk) -> AgeStateOut:
     "/v1/age-assurance",
     summary="Hand in what your backend asserts",
     responses=AGE_PROBLEMS,
+    dependencies=[AGE],
 )
 async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOut:
     """The assertion is a JWT signed by your backend's key (AGE_JWKS), audience `rapport/age`, at most ten minutes old.
@@ -151,7 +147,6 @@ async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOu
     Its `sub` is the caller's; `level`, `method`, `provider`, `exp` and `jti` are as the route policies describe them.
     It counts on every instance from the moment of the answer.
     """
-    await desk.limit(caller)
     assertion = await desk.assertions.read(body.assertion, caller)
     expires_at, minimum_age = assertion.expires_at, 0
     if assertion.level is not None:
@@ -174,10 +169,11 @@ async def hand_in(caller: Caller, desk: AtDesk, body: AssertionIn) -> AgeStateOu
     return await desk.state(caller)
 
 
-@age.post("/v1/age-assurance/self-declaration", summary="Say when you were born", responses=AGE_PROBLEMS)
+@age.post(
+    "/v1/age-assurance/self-declaration", summary="Say when you were born", responses=AGE_PROBLEMS, dependencies=[AGE]
+)
 async def declare(caller: Caller, desk: AtDesk, body: DeclarationIn) -> AgeStateOut:
     """Opens only levels whose policy names the method `self_declared`. The date can't be edited afterwards."""
-    await desk.limit(caller)
     now = datetime.now(UTC)
     if not date(1900, 1, 1) <= body.birth_date <= now.date():
         raise InvalidRequestError("birth_date: not a birth date.")

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
 from service.auth.dependencies import Caller
 from service.dependencies import Context
 from service.exports.service import Export
-from service.limits import address_of
+from service.limits.dependencies import IMPORT
 from service.problems import Responses, problems
 
 router = APIRouter(prefix="/v1/export", tags=["import and export"])
@@ -39,9 +39,10 @@ RESPONSES: Responses = {
 }
 
 
-@router.get("", responses=RESPONSES, response_class=StreamingResponse, summary="Export everything")
+@router.get(
+    "", responses=RESPONSES, dependencies=[IMPORT], response_class=StreamingResponse, summary="Export everything"
+)
 async def export(
-    request: Request,
     caller: Caller,
     context: Context,
     format: Literal["json", "markdown"] = "json",  # noqa: A002
@@ -50,7 +51,6 @@ async def export(
 
     The JSON ends with `"complete": true`, the Markdown with a line that says so: without it the download broke off.
     """
-    await context.limits.check(caller, address_of(request), "import")
     taken = Export(context.database, caller.user_id)
     day = datetime.now(UTC).date().isoformat()
     if format == "json":

@@ -11,7 +11,7 @@ from service.dependencies import Context
 from service.errors import InvalidRequestError, RapportError
 from service.imports.schemas import ImportQuery, ImportResult
 from service.imports.service import ImportOptions, import_conversation
-from service.limits import address_of
+from service.limits.dependencies import IMPORT
 from service.methods import takes_only_post
 from service.problems import Responses, problems
 
@@ -58,6 +58,7 @@ takes_only_post(router, "/import")
     "/import",
     status_code=status.HTTP_201_CREATED,
     responses=RESPONSES,
+    dependencies=[IMPORT],
     openapi_extra=BODY,
     summary="Import a conversation",
 )
@@ -74,7 +75,6 @@ async def import_file(
         known = ", ".join(context.policies.gate.routes)
         raise InvalidRequestError(f"There is no route {wish.route!r}; there are: {known}.", code="unknown_route")
     _check_headers(request)
-    await context.limits.check(caller, address_of(request), "import")
     report = await import_conversation(
         context.database,
         context.embedder,

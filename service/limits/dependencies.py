@@ -1,4 +1,7 @@
-"""Limits for routes that only look or only change something, as FastAPI dependencies of their decorators."""
+"""Limits of routes that answer at once, as FastAPI dependencies of their decorators.
+
+Streams hold a place until they end and are admitted by their handlers (`Limits.admit`); signing in counts by what is shown.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -19,3 +22,6 @@ def _limited(kind: str) -> Callable[[Request, Caller], Awaitable[None]]:
 
 READ = Depends(_limited("read"))
 WRITE = Depends(_limited("write"))
+SEARCH = Depends(_limited("search"))
+IMPORT = Depends(_limited("import"))
+AGE = Depends(_limited("age"))

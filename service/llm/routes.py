@@ -1,12 +1,12 @@
 """/v1/backends: what the model servers are doing, for operators."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
 from memory.ports import Embedder
 from service.auth.dependencies import Operator
 from service.dependencies import Context
 from service.following import FollowingEmbedder
-from service.limits import address_of
+from service.limits.dependencies import READ
 from service.llm.embeddings import BackendEmbedder
 from service.llm.overview import cache_use, describe, router_choices
 from service.llm.schemas import BackendsView, EmbeddingsView
@@ -19,10 +19,10 @@ router = APIRouter(tags=["operators"])
     "/v1/backends",
     summary="What the model servers are doing",
     responses=problems({403: "`operator_only`"}),
+    dependencies=[READ],
 )
-async def read_backends(request: Request, operator: Operator, context: Context) -> BackendsView:
+async def read_backends(_operator: Operator, context: Context) -> BackendsView:
     """State, keys, permits, budgets and capabilities of each, as this instance sees them."""
-    await context.limits.check(operator, address_of(request), "read")
     return BackendsView.model_validate(
         {
             "instance": context.settings.instance,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request, status
+from fastapi import APIRouter, Path, Query, status
 
 from memory import curation, erasure, transcript
 from memory.postgres import Connection
@@ -14,7 +14,7 @@ from service.auth.dependencies import Caller
 from service.dependencies import Context
 from service.embedding import meaning
 from service.errors import InvalidRequestError
-from service.limits import address_of
+from service.limits.dependencies import READ, SEARCH, WRITE
 from service.memories.forgetting import Forgetter
 from service.memories.schemas import (
     ForgetAllQuery,
@@ -44,12 +44,11 @@ ABSENT = {404: "`memory_not_found`: absent, or another user's"}
 MemoryId = Annotated[UUID, Path(description="A fact's id, or of an episode its message's")]
 
 
-@router.get("/v1/memories", responses=problems(WRONG_CURSOR), summary="List memories, the latest first")
-async def list_memories(
-    request: Request, caller: Caller, context: Context, wish: Annotated[ListQuery, Query()]
-) -> MemoryPage:
+@router.get(
+    "/v1/memories", responses=problems(WRONG_CURSOR), dependencies=[READ], summary="List memories, the latest first"
+)
+async def list_memories(caller: Caller, context: Context, wish: Annotated[ListQuery, Query()]) -> MemoryPage:
     """Both layers together, by when they were said: facts that were learnt, and episodes, which are the messages."""
-    await context.limits.check(caller, address_of(request), "read")
     wanted = curation.Filter(wish.layer, wish.kind, wish.statuses, wish.text, wish.conversation_id, wish.pinned)
     found = await context.database.read(
         caller.user_id,
@@ -65,13 +64,18 @@ async def list_memories(
     )
 
 
-@router.post("/v1/memories", status_code=status.HTTP_201_CREATED, responses=problems(), summary="Add a memory")
-async def add_memory(request: Request, body: NewMemory, caller: Caller, context: Context) -> MemoryView:
+@router.post(
+    "/v1/memories",
+    status_code=status.HTTP_201_CREATED,
+    responses=problems(),
+    dependencies=[WRITE],
+    summary="Add a memory",
+)
+async def add_memory(body: NewMemory, caller: Caller, context: Context) -> MemoryView:
     """Its source is that its owner said so here."""
     if body.route not in context.policies.gate.routes:
         known = ", ".join(context.policies.gate.routes)
         raise InvalidRequestError(f"There is no route {body.route!r}; there are: {known}.", code="unknown_route")
-    await context.limits.check(caller, address_of(request), "write")
     vector = await meaning(context.embedder, body.text)
     async with context.database.as_user(caller.user_id) as connection:
         fact_id = await curation.add_fact(
@@ -93,11 +97,11 @@ takes_only_post(router, "/v1/memories/search")
 @router.post(
     "/v1/memories/search",
     responses=problems({404: "`conversation_not_found`: absent, or another user's"}),
+    dependencies=[SEARCH],
     summary="Search memories as a turn does",
 )
-async def search_memories(request: Request, body: SearchRequest, caller: Caller, context: Context) -> SearchResult:
+async def search_memories(body: SearchRequest, caller: Caller, context: Context) -> SearchResult:
     """The same recall that puts memories into a prompt: by meaning, by words, by time and by who said it."""
-    await context.limits.check(caller, address_of(request), "search")
     began = time.perf_counter()
     vector = await meaning(context.embedder, body.query, question=True)
 
@@ -134,9 +138,13 @@ async def _scope(
     return routes, conversation.time_zone, names
 
 
-@router.get("/v1/memories/{memory_id}", responses=problems(ABSENT), summary="One memory with its sources and history")
-async def read_memory(request: Request, memory_id: MemoryId, caller: Caller, context: Context) -> MemoryDetail:
-    await context.limits.check(caller, address_of(request), "read")
+@router.get(
+    "/v1/memories/{memory_id}",
+    responses=problems(ABSENT),
+    dependencies=[READ],
+    summary="One memory with its sources and history",
+)
+async def read_memory(memory_id: MemoryId, caller: Caller, context: Context) -> MemoryDetail:
     found = await context.database.read(
         caller.user_id, lambda connection: curation.read_memory(connection, caller.user_id, memory_id)
     )
@@ -146,14 +154,12 @@ async def read_memory(request: Request, memory_id: MemoryId, caller: Caller, con
 @router.patch(
     "/v1/memories/{memory_id}",
     responses=problems(ABSENT | {409: "`not_correctable`: an episode, or history"}),
+    dependencies=[WRITE],
     summary="Correct a fact, or pin it",
 )
-async def change_memory(
-    request: Request, memory_id: MemoryId, body: MemoryChange, caller: Caller, context: Context
-) -> MemoryDetail:
+async def change_memory(memory_id: MemoryId, body: MemoryChange, caller: Caller, context: Context) -> MemoryDetail:
     """A correction is a new fact with a new id, which this answers; the old one stays as its history, and the message
     that taught it does not teach it again."""
-    await context.limits.check(caller, address_of(request), "write")
     vector = None if body.text is None else await meaning(context.embedder, body.text)
     async with context.database.as_user(caller.user_id) as connection:
         if body.text is not None:
@@ -164,38 +170,35 @@ async def change_memory(
         return MemoryDetail.of_closer(await curation.read_memory(connection, caller.user_id, memory_id))
 
 
-@router.delete("/v1/memories/{memory_id}", responses=problems(ABSENT), summary="Forget one memory")
+@router.delete(
+    "/v1/memories/{memory_id}", responses=problems(ABSENT), dependencies=[WRITE], summary="Forget one memory"
+)
 async def forget_memory(
-    request: Request, memory_id: MemoryId, caller: Caller, context: Context, wish: Annotated[ForgetQuery, Query()]
+    memory_id: MemoryId, caller: Caller, context: Context, wish: Annotated[ForgetQuery, Query()]
 ) -> Receipt:
     """A fact goes with its history, its vector, and the words in the messages that taught it; an episode with its
     words and the facts that rest on them alone. They are not learnt again. The receipt names every store looked in,
     and what may still say it in other words, which `similar=forget` forgets too.
     """
-    await context.limits.check(caller, address_of(request), "write")
     forget_too = wish.similar == "forget"
     return Receipt.model_validate(await _forgetter(context).forget(caller.user_id, memory_id, similar=forget_too))
 
 
-@router.delete("/v1/memories", responses=problems(), summary="Forget everything")
-async def forget_all(
-    request: Request, caller: Caller, context: Context, wish: Annotated[ForgetAllQuery, Query()]
-) -> Receipt:
+@router.delete("/v1/memories", responses=problems(), dependencies=[WRITE], summary="Forget everything")
+async def forget_all(caller: Caller, context: Context, wish: Annotated[ForgetAllQuery, Query()]) -> Receipt:
     """All memories and, unless `conversations=keep`, all conversations. What is kept can be read, and its latest
     messages still stand in prompts; nothing of it is recalled or learnt from."""
-    await context.limits.check(caller, address_of(request), "write")
     keep = wish.conversations == "keep"
     return Receipt.model_validate(await _forgetter(context).forget_all(caller.user_id, keep_conversations=keep))
 
 
-@router.delete("/v1/account", responses=problems(), summary="Erase the account")
+@router.delete("/v1/account", responses=problems(), dependencies=[WRITE], summary="Erase the account")
 async def erase_account(
-    request: Request, caller: Caller, context: Context, confirm: Annotated[Literal["everything"], Query()]
+    caller: Caller, context: Context, confirm: Annotated[Literal["everything"], Query()]
 ) -> Receipt:
     """Every row of the caller in every table, and what other stores keep. Only the receipt stays, which has numbers
     and no words. Tokens that were issued until then are worth nothing any more; whoever signs in anew begins anew."""
     _ = confirm
-    await context.limits.check(caller, address_of(request), "write")
     receipt = Receipt.model_validate(await _forgetter(context).erase_user(caller.user_id))
     # after the erasure, which takes every row of the user, also of earlier revocations
     await context.authenticator.revocations.revoke_user(caller.user_id)
