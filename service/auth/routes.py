@@ -1,7 +1,7 @@
 """/v1/session: the page's way to be somebody. The cookie holds the same kind of token that others send as a header."""
 
 import time
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 
@@ -10,15 +10,12 @@ from service.auth.dependencies import COOKIE, Caller, authenticator_of, bearer_o
 from service.auth.errors import AuthenticationError, TokenMalformedError
 from service.auth.principal import Principal
 from service.auth.schemas import MAX_COOKIE, Session, SessionRequest
+from service.dependencies import Context
 from service.errors import TooLargeError
-from service.limits import Limits, address_of
+from service.limits import address_of
 from service.problems import problems
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
-
-
-def _limits(request: Request) -> Limits:
-    return cast("Limits", request.app.state.runtime.limits)
 
 
 def _session(response: Response, principal: Principal) -> Session:
@@ -47,7 +44,10 @@ async def read_session(caller: Caller, response: Response) -> Session:
     ),
 )
 async def open_session(
-    request: Request, response: Response, body: Annotated[SessionRequest | None, Body()] = None
+    request: Request,
+    response: Response,
+    context: Context,
+    body: Annotated[SessionRequest | None, Body()] = None,
 ) -> Session:
     """Sets the cookie `rapport_session`. Without a token and a good cookie, an anonymous id is made."""
     # a foreign page must not sign its visitor in as somebody else; what sends no such header is no browser
@@ -58,10 +58,10 @@ async def open_session(
         known = await _known_cookie(request)
         if known is not None:
             return _session(response, known)
-        await _limits(request).check(None, address_of(request), "mint")
+        await context.limits.check(None, address_of(request), "mint")
         token = authenticator.mint_anonymous()
     else:
-        await _limits(request).check(None, address_of(request), "login")
+        await context.limits.check(None, address_of(request), "login")
     if token.startswith(PREFIX):
         raise TokenMalformedError("An API key belongs in the Authorization header, not in a browser.")
     if len(token) > MAX_COOKIE:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, cast
+from typing import Annotated
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
 from memory.assurance import (
     ADULT,
@@ -43,6 +43,7 @@ from service.compliance.schemas import (
     RevokedOut,
     SubjectIn,
 )
+from service.dependencies import Context
 from service.errors import InvalidRequestError
 from service.limits.dependencies import AGE
 from service.policies import AssuranceLevel, Policies
@@ -64,13 +65,12 @@ OPERATOR = "operator"
 
 
 class Desk:
-    """What the handlers below need of the process, for one request."""
+    """What the handlers below do with the process's database and policies."""
 
-    def __init__(self, request: Request) -> None:
-        runtime = request.app.state.runtime
-        self.database = cast("Database", runtime.database)
-        self.policies = cast("Policies", runtime.policies)
-        self.assertions = cast("AgeAssertions", runtime.age_assertions)
+    def __init__(self, database: Database, policies: Policies, assertions: AgeAssertions) -> None:
+        self.database = database
+        self.policies = policies
+        self.assertions = assertions
 
     def level_days(self, level: str, method: str) -> tuple[int, int]:
         """The level's minimum age and the days it may last. Raises when it is unknown or wants another method."""
@@ -127,7 +127,11 @@ def _out(assurance: Assurance) -> AssuranceOut:
     return AssuranceOut.model_validate(assurance, from_attributes=True)
 
 
-AtDesk = Annotated[Desk, Depends(Desk)]
+async def desk_of(context: Context) -> Desk:
+    return Desk(context.database, context.policies, context.age_assertions)
+
+
+AtDesk = Annotated[Desk, Depends(desk_of)]
 
 
 @age.get("/v1/age-assurance", summary="What the caller's age opens", responses=problems())

@@ -1,22 +1,22 @@
 """What the public may read of the service's protocols, and what its operator reports once a year."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 
-from memory.postgres import Database
 from service.auth.dependencies import Operator
-from service.compliance.duty import Duty, yearly_report
+from service.compliance.duty import yearly_report
 from service.compliance.schemas import CountOut, ProtocolOut, ReportOut, ResourceOut, SafetyOut
+from service.dependencies import Context
 from service.problems import problems
 
 router = APIRouter(tags=["safety"])
 
 
 @router.get("/v1/safety/protocol", summary="What this service does about crises and minors")
-async def read_protocol(request: Request) -> SafetyOut:
+async def read_protocol(context: Context) -> SafetyOut:
     """Public, as the laws in docs/compliance.md ask of companion services."""
-    duty = cast("Duty", request.app.state.runtime.duty)
+    duty = context.duty
     protocols = [
         ProtocolOut(
             language=rules.language,
@@ -41,10 +41,9 @@ async def read_protocol(request: Request) -> SafetyOut:
     responses=problems({403: "`operator_only`"}),
 )
 async def read_report(
-    _operator: Operator, request: Request, year: Annotated[int, Query(ge=2025, le=2100)]
+    _operator: Operator, context: Context, year: Annotated[int, Query(ge=2025, le=2100)]
 ) -> ReportOut:
-    database = cast("Database", request.app.state.runtime.database)
-    async with database.system() as connection:
+    async with context.database.system() as connection:
         counts = await yearly_report(connection, year)
     totals: dict[str, int] = {}
     for count in counts:

@@ -4,18 +4,17 @@ Streams hold a place until they end and are admitted by their handlers (`Limits.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from fastapi import Depends, Request
 
 from service.auth.dependencies import Caller
+from service.dependencies import Context
 from service.limits.addresses import address_of
-from service.limits.limiter import Limits
 
 
-def _limited(kind: str) -> Callable[[Request, Caller], Awaitable[None]]:
-    async def check(request: Request, caller: Caller) -> None:
-        await cast("Limits", request.app.state.runtime.limits).check(caller, address_of(request), kind)
+def _limited(kind: str) -> Callable[[Request, Caller, Context], Awaitable[None]]:
+    async def check(request: Request, caller: Caller, context: Context) -> None:
+        await context.limits.check(caller, address_of(request), kind)
 
     return check
 
