@@ -218,6 +218,11 @@ async def keep_report(database: Database, report: Report) -> None:
         await connection.execute("INSERT INTO memory_audits (report) VALUES ($1)", report.as_json())
 
 
+async def drop_old_reports(database: Database) -> None:
+    async with database.system() as connection:
+        await connection.execute("DELETE FROM memory_audits WHERE ran_at < now() - interval '400 days'")
+
+
 async def latest_report(database: Database) -> dict[str, Any] | None:
     """The last audit's figures, or None before the first."""
     async with database.system() as connection:

@@ -68,3 +68,16 @@ async def renew(
     routes = (list(needs), list(needs.values()))
     rows = await connection.fetch(RENEW, list(users), list(ids), list(epochs), checkpoints, lease_seconds, *routes)
     return [Renewal(*row) for row in rows]
+
+
+ENDED = "SELECT EXISTS (SELECT FROM turns WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status <> 'running')"
+
+
+async def ended(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int) -> bool:
+    """Whether this very epoch has ended the turn: it has no lease to renew then, and nobody took it away."""
+    return bool(await connection.fetchval(ENDED, user_id, turn_id, epoch))
+
+
+async def any_running(connection: Connection) -> bool:
+    """Whether a reply is being written, of any user. Ask over `Database.system`."""
+    return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM turns WHERE status = 'running')"))

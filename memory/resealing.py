@@ -39,6 +39,11 @@ async def users(database: Database) -> list[UUID]:
         return [row["user_id"] for row in await connection.fetch("SELECT user_id FROM users ORDER BY user_id")]
 
 
+async def masters_in_use(connection: Connection) -> set[str]:
+    """Names of the master keys that users' keys are sealed under. Ask over `Database.system`."""
+    return {row["master"] for row in await connection.fetch("SELECT DISTINCT master FROM user_keys")}
+
+
 async def keyed_by_id(connection: Connection) -> int:
     """Users whose terms and digests wait for this. Ask over `Database.system`."""
     return int(await connection.fetchval("SELECT count(*) FROM user_keys WHERE NOT keyed"))

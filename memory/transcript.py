@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -145,6 +145,14 @@ async def read_conversation(connection: Connection, user_id: UUID, conversation_
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
     return Conversation(*row)
+
+
+async def read_route(connection: Connection, user_id: UUID, conversation_id: UUID) -> str | None:
+    """Also of a conversation that was deleted; None when there never was one."""
+    route: str | None = await connection.fetchval(
+        "SELECT route FROM conversations WHERE user_id = $1 AND id = $2", user_id, conversation_id
+    )
+    return route
 
 
 async def list_conversations(
@@ -396,3 +404,14 @@ async def delete_conversation(connection: Connection, user_id: UUID, conversatio
         conversation_id,
     )
     return True
+
+
+SPOKEN_AT = """
+SELECT created_at FROM messages WHERE user_id = $1 AND role = 'user' AND created_at <= $2 AND created_at > $2 - $3::interval
+ORDER BY created_at DESC
+"""
+
+
+async def spoken_at(connection: Connection, user_id: UUID, until: datetime, within: timedelta) -> list[datetime]:
+    """When the user said something, in whichever conversations, the latest first. It looks at all of their messages."""
+    return [said_at for (said_at,) in await connection.fetch(SPOKEN_AT, user_id, until, within)]

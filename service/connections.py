@@ -9,8 +9,9 @@ import socket
 import struct
 from typing import Any
 
-from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.metrics import CONNECTIONS_DROPPED
 
 STALLED_SECONDS = 20.0
 """Without taking a byte of what waits for it, a peer is dropped; it can come back and resume."""
@@ -23,8 +24,6 @@ SEND_BUFFER = 131_072
 
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER's value that makes closing a reset."""
-
-DROPPED = Counter("rapport_connections_dropped_total", "Connections given up", ["why"])
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -96,7 +95,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._expected = self.loop.call_later(self.head_seconds, self._drop, "sent no request")
 
     def _drop(self, why: str) -> None:
-        DROPPED.labels(why).inc()
+        CONNECTIONS_DROPPED.labels(why).inc()
         peer = self.transport.get_extra_info("socket")
         if peer is not None:
             # a plain close would leave what the peer does not take in the kernel, for minutes

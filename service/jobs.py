@@ -15,12 +15,13 @@ from uuid import UUID
 
 import structlog
 from dramatiq import Broker
-from prometheus_client import Counter
 
 from memory.learning import LearnConfig, Learnt, catch_up
 from memory.ports import Embedder, Reasoner
 from memory.postgres import Database
+from memory.transcript import read_route
 from service.llm.reasoner import BackendReasoner
+from service.metrics import WAKEUPS_LOST
 from service.settings import Settings
 from service.sweeper import Sweeper
 from service.worker.broker import BrokerConfig, open_broker
@@ -28,7 +29,6 @@ from service.worker.tasks import MOST_TOGETHER, Spoken, learn_message
 
 log = structlog.get_logger(__name__)
 
-LOST = Counter("rapport_wakeups_lost_total", "Wake-ups that the queue did not take; a sweep sends them again")
 MOST_PENDING = 1000
 """Wake-ups that wait for a slow queue. What is beyond is left to the sweep."""
 GATHER_SECONDS = 0.1
@@ -65,7 +65,7 @@ class DramatiqJobs:
     async def wake_learner(self, user_id: UUID, conversation_id: UUID) -> None:
         with self._lock:
             if len(self._pending) >= MOST_PENDING:
-                LOST.inc()
+                WAKEUPS_LOST.inc()
                 return
             self._pending[user_id, conversation_id] = None
             if self._sending:
@@ -74,7 +74,7 @@ class DramatiqJobs:
         try:
             self._sender.submit(self._send_all)
         except RuntimeError:  # closed: the sweep of another process has it
-            LOST.inc()
+            WAKEUPS_LOST.inc()
 
     def _send_all(self) -> None:
         """The first wake-up goes at once, those that follow it go together: each costs a millisecond, however many it names."""
@@ -95,7 +95,7 @@ class DramatiqJobs:
             self._broker.enqueue(learn_message(wanted))
             self._away = False
         except Exception as error:  # noqa: BLE001  whatever the queue's trouble is, the sweep comes after it
-            LOST.inc(len(wanted))
+            WAKEUPS_LOST.inc(len(wanted))
             if not self._away:
                 log.warning("queue_away", error=type(error).__name__)
             self._away = True
@@ -125,7 +125,7 @@ class LocalJobs:
 
     async def wake_learner(self, user_id: UUID, conversation_id: UUID) -> None:
         if len(self._waiting) >= MOST_PENDING:
-            LOST.inc()
+            WAKEUPS_LOST.inc()
             return
         self._waiting[user_id, conversation_id] = None
         self._woken.set()
@@ -173,9 +173,7 @@ def make_learner(
 
     async def learner(user_id: UUID, conversation_id: UUID) -> Learnt:
         async with database.as_user(user_id) as connection:
-            route = await connection.fetchval(
-                "SELECT route FROM conversations WHERE user_id = $1 AND id = $2", user_id, conversation_id
-            )
+            route = await read_route(connection, user_id, conversation_id)
         return await catch_up(database, reasoner_on(route or "general"), embedder, user_id, conversation_id, config)
 
     return learner

@@ -10,7 +10,7 @@ import structlog
 
 from memory.postgres import Database, PoolConfig
 from memory.replicas import ReplicatedDatabase
-from memory.resealing import keyed_by_id
+from memory.resealing import keyed_by_id, masters_in_use
 from memory.vault import MasterKey, Vault
 from service.settings import Settings
 from service.startup import StartError
@@ -83,7 +83,7 @@ def _development_key(path: Path) -> str:
 async def check_vault(settings: Settings, database: Database) -> None:
     """Raises `StartError` when texts are sealed under a master key that isn't here."""
     async with database.system() as connection:
-        used = {row["master"] for row in await connection.fetch("SELECT DISTINCT master FROM user_keys")}
+        used = await masters_in_use(connection)
         by_id = await keyed_by_id(connection)
     vault = database.vault
     if by_id:

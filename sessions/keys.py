@@ -27,3 +27,13 @@ def reply_key(conversation_id: UUID, turn_id: UUID) -> str:
 
 def answer_key(place: int) -> str:
     return f"answer:{place}"
+
+
+def limit_key(holder: str, window: str) -> str:
+    """How much a user or an address has asked for; two windows long, by limits/scripts/windows.lua."""
+    return f"limit:{{{holder}}}:{window}"
+
+
+def streams_key(holder: str) -> str:
+    """Streams that a user or an address holds open; a lease long, by limits/scripts/permits.lua."""
+    return f"streams:{{{holder}}}"

@@ -30,6 +30,12 @@ RETURNING extract(epoch FROM revoked_at)::float8
 """
 
 
+async def drop_expired(database: Database) -> None:
+    """Of tokens that are worth nothing any more by themselves."""
+    async with database.system() as connection:
+        await connection.execute("DELETE FROM revocations WHERE expires_at < now() - interval '1 day'")
+
+
 class Revocations:
     """Asked on every request, so it answers from memory."""
 

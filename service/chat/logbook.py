@@ -204,26 +204,16 @@ class Logbook:
 
     async def _checkpoint(self) -> None:
         """While Redis is away PostgreSQL keeps what is shown; without either, nothing is shown."""
-        held = [(self._turn.user_id, self._turn.turn_id, self._turn.epoch, self.shown_text)]
+        turn = self._turn
+        held = [(turn.user_id, turn.turn_id, turn.epoch, self.shown_text)]
 
         async def statement(connection: Any) -> None:
             renewed = await leases.renew(connection, held, self._lease_seconds)
-            if not renewed and not await self._ended(connection):
+            # the last event of a turn that this epoch has ended is shown without a checkpoint
+            if not renewed and not await leases.ended(connection, turn.user_id, turn.turn_id, turn.epoch):
                 raise FencedError
 
         await patiently(self._database, None, statement)
-
-    async def _ended(self, connection: Any) -> bool:
-        """Whether this very epoch has ended the turn: its last event is then shown without a checkpoint."""
-        turn = self._turn
-        return bool(
-            await connection.fetchval(
-                "SELECT 1 FROM turns WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status <> 'running'",
-                turn.user_id,
-                turn.turn_id,
-                turn.epoch,
-            )
-        )
 
 
 async def patiently(database: Database, user_id: UUID | None, statement: Callable[[Any], Any]) -> Any:

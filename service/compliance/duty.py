@@ -14,6 +14,7 @@ from uuid import UUID
 
 from memory.assurance import ADULT, BRACKET, oldest_by
 from memory.postgres import Connection
+from memory.transcript import spoken_at
 from service.compliance.config import DutyConfig
 from service.compliance.crisis_rules import CrisisRules, Detector, detector, load_rules
 from service.compliance.texts import FALLBACK, load_texts
@@ -58,11 +59,6 @@ SELECT t.created_at,
     (SELECT max(created_at) FROM notices WHERE user_id = $1 AND conversation_id = $3 AND kind = 'break_reminder'),
     u.birth_date, {BRACKET} AS below
 FROM turns t LEFT JOIN users u ON u.user_id = $1 WHERE t.user_id = $1 AND t.id = $4
-"""
-# Asked for minors only: it looks at all messages of the user.
-SITTING = """
-SELECT created_at FROM messages WHERE user_id = $1 AND role = 'user' AND created_at <= $2 AND created_at > $2 - $3::interval
-ORDER BY created_at DESC
 """
 OF_TURN = """
 SELECT kind, text, due_key FROM notices WHERE user_id = $1 AND turn_id = $2
@@ -176,11 +172,10 @@ class Duty:
     async def _break_for_minor(
         self, connection: Connection, user_id: UUID, reminded_at: datetime | None, now: datetime
     ) -> list[_Due]:
-        """A reminder after each hour of one sitting, in whichever conversations it was spent."""
+        """A reminder after each hour of one sitting, in whichever conversations it was spent. Asked for minors only."""
         config = self.config
-        rows = await connection.fetch(SITTING, user_id, now, config.minor_break_every * 2)
         since = now
-        for (said_at,) in rows:
+        for said_at in await spoken_at(connection, user_id, now, config.minor_break_every * 2):
             if since - said_at >= config.sitting_ends_after:
                 break
             since = said_at

@@ -10,6 +10,7 @@ from uuid import uuid4
 from service.limits.errors import TooManyStreamsError
 from service.limits.metrics import LIMIT_FALLBACKS, OPEN_STREAMS, RATE_LIMITED
 from service.limits.windows import SCRIPTS
+from sessions.keys import streams_key
 from sessions.link import RedisLink
 from sessions.servers import Call, Script
 
@@ -28,7 +29,7 @@ class Permits:
     async def hold(self, holders: Sequence[tuple[str, int]]) -> AsyncIterator[None]:
         """One permit under each (holder, limit) while the block runs. Raises `TooManyStreamsError`."""
         permit = uuid4().hex
-        keys = [f"streams:{{{holder}}}" for holder, _ in holders]
+        keys = [streams_key(holder) for holder, _ in holders]
         # this process's own count is exact and free; Redis is asked only for what the others hold
         for key, (_, limit) in zip(keys, holders, strict=True):
             if self._here[key] >= limit:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.limits.config import Window
 from sessions.errors import LiveStateUnavailableError
+from sessions.keys import limit_key
 from sessions.link import RedisLink
 from sessions.servers import Script
 
@@ -80,7 +81,7 @@ class RedisWindows:
         """
         calls = [
             self._script.call(
-                [f"limit:{{{holder}}}:{window.name}" for window in windows],
+                [limit_key(holder, window.name) for window in windows],
                 [number for window in windows for number in (window.amount, window.seconds * 1000)],
             )
             for holder, windows in holders

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory.errors import StoreUnavailableError
+from memory.leases import any_running
 from memory.ports import Reasoner
 from memory.postgres import Database
 
 LOOK_SECONDS = 0.5
 PATIENCE = 120.0
 """After so long learning goes on all the same: a busy service must still learn."""
-
-RUNNING = "SELECT EXISTS (SELECT FROM turns WHERE status = 'running')"
 
 
 class PoliteReasoner:
@@ -36,7 +35,7 @@ class PoliteReasoner:
         while time.monotonic() < deadline:
             try:
                 async with self._database.system() as connection:
-                    if not await connection.fetchval(RUNNING):
+                    if not await any_running(connection):
                         return
             except StoreUnavailableError:
                 return

@@ -11,30 +11,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from prometheus_client import Counter
 
+from memory.audit import drop_old_reports
 from memory.errors import StoreUnavailableError
 from memory.many import index_many
 from memory.postgres import Database, PoolConfig
+from service.auth.revocations import drop_expired
 from service.jobs import DramatiqJobs
 from service.sealing import open_database
 from service.settings import Settings
 from service.sweeper import Sweeper
 from service.worker.audit import nightly_audit, recall_last_audit
 from service.worker.broker import BrokerConfig, open_broker
+from service.worker.metrics import RUNS
 
 log = structlog.get_logger(__name__)
 
-RUNS = Counter("rapport_scheduled_runs_total", "Scheduled jobs by how they ended", ["job", "outcome"])
 LOOK_SECONDS = 15.0
 AFTER_FAILURE = timedelta(minutes=10)
 AUDIT_HOUR = 3
 """UTC."""
-
-EXPIRED = (
-    "DELETE FROM revocations WHERE expires_at < now() - interval '1 day'",
-    "DELETE FROM memory_audits WHERE ran_at < now() - interval '400 days'",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +108,8 @@ class Schedule:
 
 
 async def expire(database: Database) -> None:
-    for statement in EXPIRED:
-        async with database.system() as connection:
-            await connection.execute(statement)
+    await drop_expired(database)
+    await drop_old_reports(database)
 
 
 async def _index_many(database: Database) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service.connections import DROPPED, ImpatientProtocol
+from service.connections import ImpatientProtocol
+from service.metrics import CONNECTIONS_DROPPED
 
 CROWD = 50
 CHUNK = b"x" * 16_384
@@ -101,7 +102,7 @@ async def dropped(peers: list[socket.socket], seconds: float = 5.0) -> None:
 
 
 async def test_who_never_reads_is_dropped_and_binds_little(port: int, flood: Flood) -> None:
-    before = DROPPED.labels("took nothing")._value.get()
+    before = CONNECTIONS_DROPPED.labels("took nothing")._value.get()
     peers = [unread(port, b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(CROWD)]
     await asyncio.sleep(0.3)
     assert flood.open == CROWD
@@ -110,7 +111,7 @@ async def test_who_never_reads_is_dropped_and_binds_little(port: int, flood: Flo
     async with asyncio.timeout(5):
         await flood.ended.wait()
     await dropped(peers, 0.2)
-    assert DROPPED.labels("took nothing")._value.get() - before == CROWD
+    assert CONNECTIONS_DROPPED.labels("took nothing")._value.get() - before == CROWD
 
 
 async def test_an_answer_that_nobody_takes_holds_no_connection_that_is_closing(port: int, flood: Flood) -> None:

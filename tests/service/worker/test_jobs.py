@@ -14,10 +14,11 @@ import redis
 from dramatiq.middleware import TimeLimit
 from uuid_utils.compat import uuid7
 
+from memory import outbox
 from memory.learning import LearnConfig, Learnt
 from memory.postgres import Database
 from service.jobs import DramatiqJobs, LocalJobs, make_learner
-from service.sweeper import Sweeper, SweeperConfig, read_backlog
+from service.sweeper import Sweeper, SweeperConfig
 from service.worker.broker import NAMESPACE, BrokerConfig, open_broker
 from service.worker.tasks import MOST_TOGETHER, QUEUE, declare_learn
 from tests.memory.learning_kit import Talk, ToldReasoner, opened
@@ -143,7 +144,7 @@ async def test_unlearnt_messages_without_an_outbox_row_are_found(database: Datab
     assert await sweeper.reconcile() == 1
     assert await sweeper.reconcile() == 0
     async with database.system() as connection:
-        assert (await read_backlog(connection)).waiting == 1
+        assert (await outbox.read_backlog(connection)).waiting == 1
 
 
 async def test_without_a_queue_this_process_learns_by_itself(database: Database) -> None:
