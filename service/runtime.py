@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -22,19 +21,18 @@ from service.chat.rhythm import Rhythm
 from service.chat.writer import Tools
 from service.compliance.assertions import AgeAssertions
 from service.compliance.duty import Duty
-from service.embedding import check_embedder, keep_filling, open_embedder
+from service.embedding import check_embedder, keep_filling
 from service.following import FollowingEmbedder, warm_up
 from service.jobs import Jobs, open_jobs
 from service.limits import Limits
-from service.llm.config import backends_file
 from service.llm.embeddings import BackendEmbedder
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
-from service.llm.spend import PostgresSpend
+from service.openers import closing, open_backends, open_embedders
 from service.policies import Policies, load_policies
 from service.sealing import check_vault, open_replicated_database
 from service.settings import Settings
-from service.startup import check_connections, check_database, check_routes, refuse_second_local_instance
+from service.startup import check_connections, check_database, refuse_second_local_instance
 from sessions.answers import RedisAnswers
 from sessions.config import RedisConfig
 from sessions.keys import session_key
@@ -75,17 +73,17 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
     async with AsyncExitStack() as stack:
         database = _open_database(settings, stack)
         link, live, replies, shelf = _open_live(settings, stack, database.vault)
-        own_embedder, embedder = _open_embedders(settings, database, stack)
+        own_embedder, embedder = open_embedders(settings, database, stack)
         policies = load_policies(settings.routes_file)
-        backends = _open_backends(settings, database, policies, shelf, stack)
+        backends = open_backends(settings, database, policies, stack, shelf=shelf)
         reasoner = BackendReasoner(backends)
-        authenticator = _closing(stack, Authenticator(settings.auth_config, database))
-        age_assertions = _closing(stack, AgeAssertions(settings.age_config))
-        limits = _closing(stack, Limits(settings.limits_config))
+        authenticator = closing(stack, Authenticator(settings.auth_config, database))
+        age_assertions = closing(stack, AgeAssertions(settings.age_config))
+        limits = closing(stack, Limits(settings.limits_config))
         await asyncio.gather(
             authenticator.open(), age_assertions.open(), limits.open(), *([link.warm()] if link else [])
         )
-        jobs = _closing(stack, open_jobs(settings, database, embedder, reasoner))
+        jobs = closing(stack, open_jobs(settings, database, embedder, reasoner))
         await _check(settings, database, own_embedder, stack)
         await warm_up(embedder)
         duty = Duty(settings.duty_config)
@@ -155,16 +153,6 @@ def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
-def _open_embedders(
-    settings: Settings, database: Database, stack: AsyncExitStack
-) -> tuple[Embedder, FollowingEmbedder]:
-    """What the settings name, and what follows the database's choice."""
-    spend = PostgresSpend(database)
-    own = _closing(stack, open_embedder(settings.embeddings, settings.backends, spend))
-    following = FollowingEmbedder(own, database, lambda source: open_embedder(source, settings.backends, spend))
-    return own, _closing(stack, following)
-
-
 def _keep_up(
     settings: Settings, database: Database, following: FollowingEmbedder, own: Embedder
 ) -> list[asyncio.Task[None]]:
@@ -174,17 +162,6 @@ def _keep_up(
         filling = keep_filling(own, database, settings.embeddings)
         tasks.append(asyncio.create_task(filling, name="missing-vectors"))
     return tasks
-
-
-def _open_backends(
-    settings: Settings, database: Database, policies: Policies, shelf: RedisAnswers | None, stack: AsyncExitStack
-) -> Backends:
-    spend = PostgresSpend(database)
-    backends = Backends(settings.backends, home=settings.home, spend=spend, policies=policies, shelf=shelf)
-    _closing(stack, backends)
-    check_routes(backends)
-    backends.follow(settings.read_backends, backends_file(settings.llm_backends))
-    return backends
 
 
 def _recaller(settings: Settings, database: Database, embedder: Embedder) -> Recaller:
@@ -204,18 +181,6 @@ def _tools(settings: Settings, database: Database, replies: ReplyLog, backends: 
     )
 
 
-class _Closable(Protocol):
-    async def aclose(self) -> None: ...
-
-
-Thing = TypeVar("Thing", bound=_Closable)
-
-
-def _closing(stack: AsyncExitStack, thing: Thing) -> Thing:
-    stack.push_async_callback(thing.aclose)
-    return thing
-
-
 def _open_live(
     settings: Settings, stack: AsyncExitStack, vault: Vault | None
 ) -> tuple[RedisLink | None, LiveState, ReplyLog, RedisAnswers | None]:
@@ -223,7 +188,7 @@ def _open_live(
     the only one."""
     if not settings.redis_enabled:
         return None, LocalLiveState(), LocalReplyLog(), None
-    link = _closing(stack, RedisLink(RedisConfig(settings.redis_url.get_secret_value())))
+    link = closing(stack, RedisLink(RedisConfig(settings.redis_url.get_secret_value())))
     cipher = None if vault is None else vault.live
     return link, RedisLiveState(link, cipher), RedisReplyLog(link, cipher), RedisAnswers(link, cipher)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +13,12 @@ from memory.errors import LongTermMemoryError
 from memory.postgres import PoolConfig
 from memory.transcript import Owner
 from service.auth.principal import derive_user_id
-from service.embedding import open_embedder
 from service.errors import RapportError, translate
-from service.following import FollowingEmbedder
 from service.imports.neutral import neutral_lines
 from service.imports.records import BrokenLineError
 from service.imports.service import ImportOptions, ImportReport, import_conversation
 from service.imports.times import zone_of
-from service.llm.spend import PostgresSpend
+from service.openers import open_embedders
 from service.sealing import open_database
 from service.settings import Settings
 
@@ -78,10 +77,6 @@ def _open(path: Path, options: ImportOptions, conversation: str | None) -> _File
 
 
 async def _run(settings: Settings, owner: Owner, file: _File, console: Console) -> ImportReport:
-    database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
-    spend = PostgresSpend(database)
-    own = open_embedder(settings.embeddings, settings.backends, spend)
-    embedder = FollowingEmbedder(own, database, lambda name: open_embedder(name, settings.backends, spend))
     read = 0
 
     async def source() -> AsyncIterator[bytes]:
@@ -90,7 +85,10 @@ async def _run(settings: Settings, owner: Owner, file: _File, console: Console) 
             read += len(chunk)
             yield chunk
 
-    try:
+    async with AsyncExitStack() as stack:
+        database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), size=2, overflow=2))
+        stack.push_async_callback(database.close)
+        _, embedder = open_embedders(settings, database, stack)
         await embedder.refresh()
         with _bar(console) as bar:
             task = bar.add_task("", total=file.size, messages="")
@@ -101,10 +99,6 @@ async def _run(settings: Settings, owner: Owner, file: _File, console: Console) 
             report = await import_conversation(database, embedder, owner, source(), file.options, progress=show)
             bar.update(task, completed=file.size)
             return report
-    finally:
-        await embedder.aclose()
-        await own.aclose()
-        await database.close()
 
 
 def _portions(path: Path) -> Iterator[bytes]:

@@ -22,13 +22,11 @@ from prometheus_client import start_http_server
 from memory.learning import Learnt
 from memory.ports import Reasoner
 from memory.postgres import Database, PoolConfig
-from service.embedding import open_embedder
-from service.following import FollowingEmbedder
 from service.jobs import learn_config, make_learner
 from service.llm.config import backends_file
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
-from service.llm.spend import PostgresSpend
+from service.openers import open_backends, open_embedders
 from service.policies import load_policies
 from service.sealing import open_database
 from service.settings import Settings
@@ -139,19 +137,10 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         threads = settings.worker_threads
         database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), threads, threads))
         stack.push_async_callback(database.close)
-        spend = PostgresSpend(database)
-        embedder = open_embedder(settings.embeddings, settings.backends, spend)
-        stack.push_async_callback(embedder.aclose)
-        following = FollowingEmbedder(
-            embedder, database, lambda source: open_embedder(source, settings.backends, spend)
-        )
-        stack.push_async_callback(following.aclose)
+        _, following = open_embedders(settings, database, stack)
         follow = asyncio.create_task(following.run(), name="embedding-model")
         stack.callback(follow.cancel)
-        policies = load_policies(settings.routes_file)
-        backends = Backends(settings.backends, home=settings.home, spend=spend, policies=policies)
-        stack.push_async_callback(backends.aclose)
-        backends.follow(settings.read_backends, backends_file(settings.llm_backends))
+        backends = open_backends(settings, database, load_policies(settings.routes_file), stack)
         yield make_learner(database, following, _reasoner_on(settings, backends, database), learn_config(settings))
 
 
