@@ -12,11 +12,10 @@ from memory.unfinished import read_unfinished
 from service.auth.dependencies import Caller
 from service.chat.engine import Send
 from service.chat.routes import ABSENT, TURN, ConversationId, IdempotencyKey, TurnId, check_length, streamed
-from service.chat.sampling import Sampling, options
-from service.chat.schemas import KEY, Body, ConversationView, NewTurn
+from service.chat.sampling import options
+from service.chat.schemas import Body, ConversationView, NewTurn, Regeneration
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
-from service.chat.thoughts import Wish
 from service.dependencies import Context
 from service.errors import InvalidRequestError
 from service.limits.dependencies import WRITE
@@ -25,24 +24,6 @@ from service.problems import problems
 router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])
 
 MessageId = Annotated[UUID, Path(description="A message of the conversation")]
-
-
-class Regeneration(Sampling):
-    client_message_id: str | None = Field(
-        None,
-        min_length=1,
-        max_length=128,
-        pattern=KEY,
-        description="Made once by the client (or sent as `Idempotency-Key`): asking again gives the same turn and its stream",
-    )
-    backend: str | None = Field(
-        None, max_length=64, description="Ask a named backend of the conversation's route first"
-    )
-    reasoning: Wish | None = Field(
-        None,
-        description="keep: what the model thinks is streamed as `reply.reasoning` and kept beside the reply; "
-        "drop: it is not. Without it as KEEP_REASONING says, by which nothing is kept that nobody asked for",
-    )
 
 
 class Head(Body):

@@ -162,24 +162,33 @@ class MessagePage(BaseModel):
     next_before: int | None = Field(description="Pass as `before` for the page of older messages")
 
 
-class NewTurn(Sampling):
-    content: Text = Field(min_length=1, description="What the user says", examples=["Do you remember where I moved?"])
+class Wishes(Sampling):
+    """What may be wished of any reply, whatever it answers."""
+
     client_message_id: str | None = Field(
         None,
         min_length=1,
         max_length=128,
         pattern=KEY,
-        description="Made once per message by the client: sending it again gives the same turn and its stream",
+        description="Made once by the client (or sent as `Idempotency-Key`): asking again gives the same turn and its stream",
     )
     backend: str | None = Field(
         None, max_length=64, description="Ask a named backend of the conversation's route first"
     )
-    speaker: Text | None = Field(None, max_length=80)
     reasoning: Wish | None = Field(
         None,
         description="keep: what the model thinks is streamed as `reply.reasoning` and kept beside the reply; "
         "drop: it is not. Without it as KEEP_REASONING says, by which nothing is kept that nobody asked for",
     )
+
+
+class NewTurn(Wishes):
+    content: Text = Field(min_length=1, description="What the user says", examples=["Do you remember where I moved?"])
+    speaker: Text | None = Field(None, max_length=80)
+
+
+class Regeneration(Wishes):
+    """Another reply, or more of one: what it answers is there already."""
 
 
 class TurnView(BaseModel):

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +16,9 @@ import asyncpg
 import psutil
 
 from service.dev import children
-from service.dev.accounts import Account, reachable_copy, service_account
+from service.dev.accounts import Account, reachable_copy
+from service.dev.embedded import EmbeddedServer
 from service.dev.errors import ServerMissingError, ServerStartError, UnfitProcessorError
-from service.dev.homes import OwnedDirectory
 
 T = TypeVar("T")
 
@@ -91,23 +90,10 @@ def installs(account: Account | None) -> Iterator[Install]:
 
 
 @dataclass(slots=True)
-class EmbeddedPostgres:
-    """One cluster in `home`, with a database `rapport` that a role `rapport` owns (row-level security binds it).
+class EmbeddedPostgres(EmbeddedServer):
+    """One cluster, with a database `rapport` that a role `rapport` owns (row-level security binds it)."""
 
-    `port` 0: the port used last time, or a free one. `settings` are server settings that override ours.
-    """
-
-    home: Path
-    port: int = 0
-    settings: Mapping[str, object] = field(default_factory=dict)
-    account: Account | None = field(default_factory=service_account)
-    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     install: Install | None = field(default=None, init=False)
-    _directory: OwnedDirectory = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.home = self.home.absolute()
-        self._directory = OwnedDirectory(self.home, self.account)
 
     @property
     def data(self) -> Path:
@@ -143,19 +129,6 @@ class EmbeddedPostgres:
         """End it in good order; `immediately`: without the checkpoint, so that the next start recovers."""
         if self.process is not None:
             children.end(self.process, STOP_STEPS[1:] if immediately else STOP_STEPS)
-            self.process = None
-        self._directory.unlock()
-
-    def restart(self) -> None:
-        """After it ended: start it again where it was."""
-        self.stop()
-        self.start()
-
-    def kill(self) -> None:
-        """As a crash does it: SIGKILL to the postmaster. `start` recovers."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
             self.process = None
         self._directory.unlock()
 

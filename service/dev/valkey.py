@@ -5,16 +5,15 @@ import platform
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from service.dev import children
-from service.dev.accounts import Account, reachable_copy, service_account
+from service.dev.accounts import Account, reachable_copy
+from service.dev.embedded import EmbeddedServer
 from service.dev.errors import ServerMissingError
-from service.dev.homes import OwnedDirectory
 
 STOP_STEPS = ((signal.SIGTERM, 20.0),)
 SETTINGS: Mapping[str, object] = {
@@ -56,19 +55,8 @@ def _on_path() -> Path | None:
 
 
 @dataclass(slots=True)
-class EmbeddedValkey:
-    """One server with its append-only file in `home`. `port` 0: the port used last time, or a free one."""
-
-    home: Path
-    port: int = 0
-    settings: Mapping[str, object] = field(default_factory=dict)
-    account: Account | None = field(default_factory=service_account)
-    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _directory: OwnedDirectory = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.home = self.home.absolute()
-        self._directory = OwnedDirectory(self.home, self.account)
+class EmbeddedValkey(EmbeddedServer):
+    """One server with an append-only file."""
 
     @property
     def log(self) -> Path:
@@ -103,19 +91,6 @@ class EmbeddedValkey:
     def stop(self) -> None:
         if self.process is not None:
             children.end(self.process, STOP_STEPS)
-            self.process = None
-        self._directory.unlock()
-
-    def restart(self) -> None:
-        """After it ended: start it again where it was."""
-        self.stop()
-        self.start()
-
-    def kill(self) -> None:
-        """As a crash does it: SIGKILL. `start` recovers what the append-only file holds."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
             self.process = None
         self._directory.unlock()
 
