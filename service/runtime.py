@@ -132,7 +132,7 @@ def _keep_turns(tools: Tools, chat: ChatEngine, *, writes: bool) -> list[asyncio
         asyncio.create_task(tools.rhythm.run(), name="rhythm"),
     ]
     if writes:
-        tasks.append(asyncio.create_task(chat.run_takeovers(), name="takeovers"))
+        tasks.append(asyncio.create_task(chat.takeovers.run(), name="takeovers"))
     return tasks
 
 

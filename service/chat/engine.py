@@ -13,30 +13,23 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-import structlog
 from uuid_utils.compat import uuid7
 
 from memory import turns
-from memory.errors import (
-    AgeAssuranceRequiredError,
-    LongTermMemoryError,
-    StoreUnavailableError,
-    TurnInProgressError,
-    TurnRefusedError,
-)
-from memory.gates import Gate, may_continue, may_stream
+from memory.errors import AgeAssuranceRequiredError, TurnInProgressError, TurnRefusedError
+from memory.gates import Gate, may_stream
 from memory.postgres import Database
 from memory.quotas import QuotaExceededError, hold_quota
-from memory.transcript import read_branch
 from memory.turns import Accepted, ClaimedTurn, NewTurn, Reply, StoredTurn, TurnState
 from service.chat import events as ev
 from service.chat.follow import ReplyReader, accepted_event
 from service.chat.live import LiveReply
 from service.chat.logbook import patiently
-from service.chat.metrics import RUNNING, TAKEOVERS, TURNS_REFUSED
+from service.chat.metrics import RUNNING, TURNS_REFUSED
 from service.chat.past import BUFFER_LINES, Past
 from service.chat.prompt import Material
 from service.chat.recall import AT_ONCE, Looked, Recaller, Vector
+from service.chat.takeovers import Takeovers
 from service.chat.turnstile import Turnstile
 from service.chat.writer import ReplyWriter, Tools
 from service.compliance.duty import Duty
@@ -47,22 +40,9 @@ from sessions.replies import FIRST, Event, EventId, Log
 from sessions.state import Line
 from sessions.store import Live, LiveState
 
-log = structlog.get_logger(__name__)
-
-MAX_EPOCHS = 60
-"""Writers of one turn in all, whatever they managed."""
-MAX_ATTEMPTS = 6
-"""Writers that a turn may use up without getting on, before it counts as poison."""
-CLAIM_SECONDS = 0.2
-"""Between looks for turns that nobody writes: on average half of it is added to a take-over's gap. A look costs each
-process about a millisecond."""
-LOGLESS_SECONDS = 1.5
-"""How long an instance that can't reach Redis leaves orphaned turns to instances that can."""
 ACCEPTS = 2
 """Messages that are accepted at once, for each that recalls: where turns have to wait, they wait with their message kept.
 With three, 1,000 users on a starved machine used all of a pool of 40, and with one they waited 13 s to be accepted."""
-BUSY_GRACE = 15
-"""How many times what its event loop is late by an instance leaves orphaned turns to others."""
 PROMPT_ESTIMATE = 800
 """Tokens that a prompt is taken to have until its backend has counted them."""
 
@@ -92,7 +72,7 @@ class Send:
 
 
 class ChatEngine:
-    """Accepts turns, writes their replies here (unless a runner does), follows them, takes over those of the dead."""
+    """Accepts turns, writes their replies here (unless a runner does), and follows them."""
 
     def __init__(
         self,
@@ -127,7 +107,17 @@ class ChatEngine:
         self._writers: dict[UUID, ReplyWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: set[asyncio.Task[Looked]] = set()
-        self._reader = ReplyReader(database, tools.replies, self._running, self._claim_one)
+        self.takeovers = Takeovers(
+            database=database,
+            tools=tools,
+            gate=gate,
+            resumable=resumable,
+            own=self._writers,
+            start=self._start,
+            gather=self._gather_anew,
+            paused=lambda: self.draining,
+        )
+        self._reader = ReplyReader(database, tools.replies, self._running, self.takeovers.claim)
         self.draining = False
         """It takes over nothing more, and says that it isn't ready; what reaches it still is answered."""
         self.closed = False
@@ -333,6 +323,11 @@ class ChatEngine:
             begun_chars=turn.request.get("begun_chars", 0),
         )
 
+    def _gather_anew(self, turn: ClaimedTurn, line: Line, parent_id: UUID | None) -> Coroutine[Any, Any, Material]:
+        """For a turn beside whose accept nothing was looked for here."""
+        found = _unlooked(self._past.load(turn.user_id, turn.conversation_id))
+        return self._gather(turn, line, parent_id, found, self._recaller.embed(line.content))
+
     async def _due(self, connection: Any, user_id: UUID, conversation_id: UUID, turn_id: UUID, text: str) -> Told:
         """What the user must be told; without it no reply begins."""
         due = await self._duty.due_notices(connection, user_id, conversation_id, turn_id, text)
@@ -355,69 +350,6 @@ class ChatEngine:
             buffer = material.buffer.extended((material.message, line), reply.message_id, BUFFER_LINES)
             await self._live.save(None, buffer)
         await self._jobs.wake_learner(turn.user_id, turn.conversation_id)
-
-    # --- take over
-
-    async def run_takeovers(self) -> None:
-        """Look for turns that nobody writes, for ever; cancelled at shutdown."""
-        while True:
-            await asyncio.sleep(CLAIM_SECONDS)
-            if not self.draining:
-                await self._claim(None)
-
-    async def _claim_one(self, turn_id: UUID) -> None:
-        if not self.draining:
-            await self._claim(turn_id)
-
-    async def _claim(self, turn_id: UUID | None) -> None:
-        # what this process writes, it reads from upstream still: after a hold-up its lease is renewed, not taken over
-        own = list(self._writers)
-        # PostgreSQL's copy of a reply is up to a second old: who can't see the logs lets those go first who can
-        grace = 0.0 if self._resumable() or not self._tools.replies.durable else LOGLESS_SECONDS
-        # a busy process lets those go first who aren't; where all are, so is the writer, and a take-over would add to it
-        grace = max(grace, min(LOGLESS_SECONDS, self._tools.rhythm.lag * BUSY_GRACE))
-        try:
-            async with self._database.system() as connection:
-                claimed = await turns.claim(
-                    connection, self._tools.leases.lease_seconds, 8, turn_id, own=own, grace=grace
-                )
-        except StoreUnavailableError:
-            return
-        for turn in claimed:
-            if turn.epoch > FIRST.epoch:
-                TAKEOVERS.inc()
-                log.info("turn_taken_over", turn_id=str(turn.turn_id), epoch=turn.epoch)
-            try:
-                await self._take_over(turn)
-            except LongTermMemoryError as error:
-                log.warning("takeover_failed", turn_id=str(turn.turn_id), error=type(error).__name__)
-
-    async def _take_over(self, turn: ClaimedTurn) -> None:
-        async with self._database.as_user(turn.user_id) as connection:
-            stored = await turns.read_turn(connection, turn.user_id, turn.conversation_id, turn.turn_id)
-            branch = await read_branch(connection, turn.user_id, turn.conversation_id, turn.user_message_id, 1)
-            poisoned = turn.attempts > MAX_ATTEMPTS or turn.epoch > MAX_EPOCHS
-            if poisoned or not await may_continue(connection, turn.user_id, turn.turn_id, self._gate):
-                code = "turn_poisoned" if poisoned else "route_locked"
-                refused = UnavailableError(
-                    "This reply could not be finished. Your message is kept; try again.", code=code
-                )
-            else:
-                refused = None
-        message = branch[-1]
-        line = Line(stored.user_seq, "user", message.content, message.speaker)
-        key = Log(turn.user_id, turn.conversation_id, turn.turn_id)
-        events = [accepted_event(stored)] if turn.epoch == FIRST.epoch else []
-        if refused is not None:
-            # its writer begins and fails at once: so readers hear of it, and keep what they have
-            self._start(turn, LiveReply(key, events), _refusing(refused))
-            return
-        found = _unlooked(self._past.load(turn.user_id, turn.conversation_id))
-        self._start(
-            turn,
-            LiveReply(key, events),
-            self._gather(turn, line, message.parent_id, found, self._recaller.embed(line.content)),
-        )
 
     # --- shut down
 
@@ -464,10 +396,6 @@ def _claimed(new: NewTurn, accepted: Accepted) -> ClaimedTurn:
 
 async def _unlooked(found: Awaitable[Live]) -> Looked:
     return Looked(await found)
-
-
-async def _refusing(problem: UnavailableError) -> Material:
-    raise problem
 
 
 async def _after(first: Event, rest: AsyncIterator[Sequence[Event]]) -> AsyncIterator[Sequence[Event]]:
