@@ -20,7 +20,7 @@ from memory.word_embedder import WordEmbedder
 from service.llm.config import BackendConfig
 from service.llm.embeddings import BackendEmbedder, WrongWidthError
 from service.llm.errors import BackendError
-from service.llm.spend import SharedSpend
+from service.llm.spend import PostgresSpend
 from service.startup import StartError
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ FILL_SECONDS = 3.0
 """Between looks for what was written while the server was away."""
 
 
-def open_embedder(name: str, backends: Sequence[BackendConfig], spend: SharedSpend | None = None) -> Embedder:
+def open_embedder(name: str, backends: Sequence[BackendConfig], spend: PostgresSpend | None = None) -> Embedder:
     """The embedder of that name; what a server's vectors cost is added to `spend`. Raises `StartError` for one that isn't
     configured."""
     if name == WORDS:

@@ -90,7 +90,9 @@ class ReplyLog(Protocol):
         """The same for logs that are kept in one place: reading those together makes none wait for another place."""
         ...
 
-    async def drop(self, log: Log) -> None: ...
+    async def drop(self, log: Log) -> None:
+        """Forget the log now instead of when its time is over. Raises `LiveStateUnavailableError`."""
+        ...
 
 
 def contiguous(after: EventId | None, events: Sequence[Event]) -> bool:

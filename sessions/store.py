@@ -27,7 +27,9 @@ class Live:
 class LiveState(Protocol):
     """Every implementation passes tests/contracts/test_live_state.py. None of them ever raises for a read."""
 
-    async def load(self, owner: UUID, conversation_id: UUID) -> Live: ...
+    async def load(self, owner: UUID, conversation_id: UUID) -> Live:
+        """What is kept of the owner's conversation; nothing of another's, and nothing while Redis is away."""
+        ...
 
     async def save(self, session: Session | None, buffer: Buffer | None) -> None:
         """Keep what is given for 24 hours. Best effort: a failure is counted, and the next read rebuilds."""

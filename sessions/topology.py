@@ -26,7 +26,9 @@ class Topology(Protocol):
         """Return when it is known where keys are, or can't be known now."""
         ...
 
-    def server_of(self, key: str) -> Server | None: ...
+    def server_of(self, key: str) -> Server | None:
+        """The server that has the key as far as is known; None while nobody has."""
+        ...
 
     def servers(self) -> Sequence[Server]:
         """Those that have keys now."""

@@ -25,7 +25,7 @@ LONGEST = 3.0
 
 
 class Leaseholder(Protocol):
-    """A writer as its lease keeper sees it."""
+    """A writer as its lease keeper sees it: the writer's module stands on this one."""
 
     user_id: UUID
     turn_id: UUID

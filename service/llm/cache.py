@@ -10,16 +10,9 @@ import orjson
 
 from service.llm import metrics
 from service.llm.ports import ChatRequest
+from sessions.answers import RedisAnswers
 
 Answer = TypeVar("Answer")
-
-
-class Shelf(Protocol):
-    """Where instances find each other's answers. Never raises, and holds for as long as it says."""
-
-    async def get(self, digest: bytes) -> bytes | None: ...
-
-    async def put(self, digest: bytes, answer: bytes) -> None: ...
 
 
 class Codec(Protocol[Answer]):
@@ -42,7 +35,7 @@ class AnswerCache(Generic[Answer]):
         entries: int = 512,
         lifetime: float = 3600.0,
         clock: Callable[[], float],
-        shelf: Shelf | None = None,
+        shelf: RedisAnswers | None = None,
     ) -> None:
         self._shelf = shelf
         self._entries = entries

@@ -25,7 +25,7 @@ from service.llm.errors import (
     KeyRefusedError,
 )
 from service.llm.openai_compatible import OpenAICompatibleBackend
-from service.llm.spend import Budget, DailyLedger, SharedSpend
+from service.llm.spend import Budget, DailyLedger, PostgresSpend
 
 BATCH = 64
 BATCH_CHARS = 200_000
@@ -61,7 +61,7 @@ class BackendEmbedder:
         dimensions: int | None = None,
         *,
         backend: OpenAICompatibleBackend | None = None,
-        spend: SharedSpend | None = None,
+        spend: PostgresSpend | None = None,
         batch: int = BATCH,
         pause: Callable[[int], float] = lambda attempt: 0.5 * 2**attempt,
         clock: Callable[[], float] = time.monotonic,

@@ -11,7 +11,7 @@ import structlog
 
 from service.llm import metrics
 from service.llm.answers import Completion, CompletionCodec
-from service.llm.cache import AnswerCache, Shelf, key_of
+from service.llm.cache import AnswerCache, key_of
 from service.llm.calls import BuildRequest, Call
 from service.llm.capabilities import CapabilityStore
 from service.llm.config import BackendConfig, Tier
@@ -23,10 +23,11 @@ from service.llm.ports import Opened
 from service.llm.providers import Provider, build_provider
 from service.llm.responses import ResponsesBackend
 from service.llm.router import Router
-from service.llm.spend import DailyLedger, SharedSpend
+from service.llm.spend import DailyLedger, PostgresSpend
 from service.llm.transport import open_session
 from service.llm.watch import follow_configuration
 from service.policies import Policies, RoutePolicy
+from sessions.answers import RedisAnswers
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +47,11 @@ class Backends:
         configs: Sequence[BackendConfig],
         *,
         home: Path | None = None,
-        spend: SharedSpend | None = None,
+        spend: PostgresSpend | None = None,
         policies: Policies | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        shelf: Shelf | None = None,
+        shelf: RedisAnswers | None = None,
         patience: float = PATIENCE,
         learn: bool = True,
     ) -> None:

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from typing import Protocol
 
 import structlog
 
@@ -39,21 +38,14 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class SharedSpend(Protocol):
-    """Where all instances add up what they spent."""
-
-    async def add(self, day: date, spent: Mapping[str, float]) -> Mapping[str, float]:
-        """Add to the day's totals and return them. Raises `StoreUnavailableError`."""
-        ...
-
-
 class PostgresSpend:
-    """The table backend_spend."""
+    """The table backend_spend, where all instances add up what they spent."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, day: date, spent: Mapping[str, float]) -> Mapping[str, float]:
+        """Add to the day's totals and return them. Raises `StoreUnavailableError`."""
         async with self._database.system() as connection:
             rows = await connection.fetch(ADD, day, list(spent), list(spent.values()))
         return {row["backend"]: row["cost"] for row in rows}
@@ -62,7 +54,7 @@ class PostgresSpend:
 class DailyLedger:
     """Money by backend since midnight UTC; without `shared`, of this process alone."""
 
-    def __init__(self, shared: SharedSpend | None = None, now: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, shared: PostgresSpend | None = None, now: Callable[[], datetime] = _utc_now) -> None:
         self._shared_by = shared
         self._now = now
         self._day = now().date()

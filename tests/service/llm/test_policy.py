@@ -26,6 +26,9 @@ from service.llm.router import choose
 from service.llm.spend import Budget, DailyLedger, PostgresSpend
 from service.llm.tokens import EstimatedTokens, ExactTokens, TokenCounter, estimate, prompt_tokens
 from service.llm.watch import apply, follow_configuration
+from sessions.answers import RedisAnswers
+from sessions.config import RedisConfig
+from sessions.link import RedisLink
 from tests.misbehaving.process import Misbehaving
 from tests.service.llm.reading import fixed
 
@@ -103,16 +106,16 @@ async def test_instances_that_spend_at_once_lose_nothing(store: Store) -> None:
 
 
 async def test_with_the_store_away_an_instance_counts_on_and_tells_it_later(database_url: str) -> None:
-    class Away:
+    class Away(PostgresSpend):
         gone = True
-        behind = PostgresSpend(Database(PoolConfig(database_url, size=1, overflow=1)))
 
         async def add(self, day: date, spent: Mapping[str, float]) -> Mapping[str, float]:
             if self.gone:
                 raise StoreUnavailableError("away")
-            return await self.behind.add(day, spent)
+            return await super().add(day, spent)
 
-    store, now = Away(), datetime(2026, 11, 25, tzinfo=UTC)
+    database = Database(PoolConfig(database_url, size=1, overflow=1))
+    store, now = Away(database), datetime(2026, 11, 25, tzinfo=UTC)
     ledger = DailyLedger(store, lambda: now)
     ledger.add("a", 1.0)
     await ledger.merge()
@@ -120,10 +123,10 @@ async def test_with_the_store_away_an_instance_counts_on_and_tells_it_later(data
     store.gone = False
     await ledger.merge()
     assert ledger.spent("a") == 1.0
-    fresh = DailyLedger(store.behind, lambda: now)
+    fresh = DailyLedger(PostgresSpend(database), lambda: now)
     await fresh.merge()
     assert fresh.spent("a") == 1.0
-    await store.behind._database.close()
+    await database.close()
 
 
 async def test_a_process_that_begins_after_the_budget_was_spent_asks_nobody(
@@ -218,19 +221,6 @@ async def test_what_is_kept_ages_and_gives_way_and_failures_are_not_kept() -> No
     assert made[-2:] == ["bad", "bad"]
 
 
-class OneShelf:
-    """A shelf in this process, of which a test can see what lies on it."""
-
-    def __init__(self) -> None:
-        self.kept: dict[bytes, bytes] = {}
-
-    async def get(self, digest: bytes) -> bytes | None:
-        return self.kept.get(digest)
-
-    async def put(self, digest: bytes, answer: bytes) -> None:
-        self.kept[digest] = answer
-
-
 class Decimal:
     def encode(self, answer: int) -> bytes:
         return str(answer).encode()
@@ -239,8 +229,9 @@ class Decimal:
         return int(data)
 
 
-async def test_an_answer_is_found_on_the_shelf_and_no_broken_one() -> None:
-    shelf = OneShelf()
+async def test_an_answer_is_found_on_the_shelf_and_no_broken_one(redis_url: str) -> None:
+    link = RedisLink(RedisConfig(redis_url, timeout=10.0))
+    shelf = RedisAnswers(link)
     here, there = (AnswerCache[int](clock=lambda: 0.0, shelf=shelf) for _ in range(2))
 
     async def seven() -> int:
@@ -253,11 +244,12 @@ async def test_an_answer_is_found_on_the_shelf_and_no_broken_one() -> None:
     assert await there.get("aa", eight, Decimal()) == 7
     assert (there.hits, there.shared_hits, there.misses, len(there)) == (1, 1, 0, 0)
     assert await there.get("bb", eight) == 8  # nobody said how it is written
-    assert shelf.kept == {b"\xaa": b"7"}
-    shelf.kept[b"\xaa"] = b"of another release"
+    assert (await shelf.get(b"\xaa"), await shelf.get(b"\xbb")) == (b"7", None)
+    await shelf.put(b"\xaa", b"of another release")
     assert await there.get("aa", eight, Decimal()) == 8
-    assert shelf.kept == {b"\xaa": b"8"}
+    assert (await shelf.get(b"\xaa"), await shelf.get(b"\xbb")) == (b"8", None)
     assert not there._running
+    await link.aclose()
 
 
 def test_keys_differ_by_everything_that_can_change_an_answer() -> None:
