@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from loadtests.topology import Topology
 from service.auth.config import OWN_ISSUER
-from service.auth.principal import derive_user_id
+from service.principal import derive_user_id
 
 WHO = (
     "my sister",

@@ -17,7 +17,7 @@ from service.chat import branches
 from service.chat import routes as chat_routes
 from service.chat.stream_docs import with_event_schemas
 from service.compliance import routes as compliance_routes
-from service.errors import InvalidRequestError, RapportError, openai_shape, translate
+from service.errors import InvalidRequestError, RapportError, openai_shape
 from service.exports import routes as export_routes
 from service.imports import routes as import_routes
 from service.llm import routes as backend_routes
@@ -27,6 +27,7 @@ from service.openai import routes as openai_routes
 from service.policies import load_policies
 from service.runtime import Runtime, open_runtime
 from service.settings import Settings
+from service.translation import translate
 from service.web import routes as web_routes
 
 log = structlog.get_logger(__name__)

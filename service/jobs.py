@@ -5,35 +5,24 @@ when a wake-up is lost.
 """
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
 from typing import Protocol
 from uuid import UUID
 
 import structlog
-from dramatiq import Broker
 
-from memory.learning import LearnConfig, Learnt, catch_up
-from memory.ports import Embedder, Reasoner
+from memory.ports import Embedder
 from memory.postgres import Database
-from memory.transcript import read_route
 from service.llm.reasoner import BackendReasoner
 from service.metrics import WAKEUPS_LOST
 from service.settings import Settings
 from service.sweeper import Sweeper
 from service.worker.broker import BrokerConfig, open_broker
-from service.worker.tasks import MOST_TOGETHER, Spoken, learn_message
+from service.worker.learner import learn_config, make_learner
+from service.worker.tasks import Learner
+from service.worker.wakeups import MOST_PENDING, DramatiqJobs
 
 log = structlog.get_logger(__name__)
-
-MOST_PENDING = 1000
-"""Wake-ups that wait for a slow queue. What is beyond is left to the sweep."""
-GATHER_SECONDS = 0.1
-
-Learner = Callable[[UUID, UUID], Awaitable[Learnt]]
 
 
 class Jobs(Protocol):
@@ -48,66 +37,6 @@ class Jobs(Protocol):
         ...
 
     async def aclose(self) -> None: ...
-
-
-class DramatiqJobs:
-    """Sends from a thread of its own: `actor.send` is a blocking call of Redis, which would stop the event loop."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._sender = ThreadPoolExecutor(1, thread_name_prefix="wake-ups")
-        self._pending: dict[Spoken, None] = {}
-        self._sending = False
-        self._closing = threading.Event()
-        self._away = False
-        self._lock = threading.Lock()
-
-    async def wake_learner(self, user_id: UUID, conversation_id: UUID) -> None:
-        with self._lock:
-            if len(self._pending) >= MOST_PENDING:
-                WAKEUPS_LOST.inc()
-                return
-            self._pending[user_id, conversation_id] = None
-            if self._sending:
-                return
-            self._sending = True
-        try:
-            self._sender.submit(self._send_all)
-        except RuntimeError:  # closed: the sweep of another process has it
-            WAKEUPS_LOST.inc()
-
-    def _send_all(self) -> None:
-        """The first wake-up goes at once, those that follow it go together: each costs a millisecond, however many it names."""
-        while True:
-            with self._lock:
-                wanted = list(islice(self._pending, MOST_TOGETHER))
-                if not wanted:
-                    self._sending = False
-                    return
-                for spoken in wanted:
-                    del self._pending[spoken]
-            self._send(wanted)
-            if self._closing.wait(GATHER_SECONDS) and self._away:
-                return
-
-    def _send(self, wanted: Sequence[Spoken]) -> None:
-        try:
-            self._broker.enqueue(learn_message(wanted))
-            self._away = False
-        except Exception as error:  # noqa: BLE001  whatever the queue's trouble is, the sweep comes after it
-            WAKEUPS_LOST.inc(len(wanted))
-            if not self._away:
-                log.warning("queue_away", error=type(error).__name__)
-            self._away = True
-
-    async def check(self) -> tuple[bool, str]:
-        return not self._away, "learning waits in PostgreSQL until the queue is back" if self._away else ""
-
-    async def aclose(self) -> None:
-        """Send what is pending, if the queue takes it: it is swept up if not."""
-        self._closing.set()
-        await asyncio.to_thread(self._sender.shutdown)
-        self._broker.close()
 
 
 class LocalJobs:
@@ -164,20 +93,3 @@ def open_jobs(settings: Settings, database: Database, embedder: Embedder, reason
     jobs = LocalJobs(make_learner(database, embedder, reasoner.on, learn_config(settings)))
     jobs.sweep_with(Sweeper(database, jobs.wake_learner))
     return jobs
-
-
-def make_learner(
-    database: Database, embedder: Embedder, reasoner_on: Callable[[str], Reasoner], config: LearnConfig
-) -> Learner:
-    """Learning with the backends of the conversation's own route: nothing said there is shown to others."""
-
-    async def learner(user_id: UUID, conversation_id: UUID) -> Learnt:
-        async with database.as_user(user_id) as connection:
-            route = await read_route(connection, user_id, conversation_id)
-        return await catch_up(database, reasoner_on(route or "general"), embedder, user_id, conversation_id, config)
-
-    return learner
-
-
-def learn_config(settings: Settings) -> LearnConfig:
-    return LearnConfig(batch=settings.learn_batch, attempts=settings.learn_attempts)

@@ -19,7 +19,7 @@ from memory.embedders import MiniLmEmbedder
 from memory.postgres import Database, PoolConfig
 from memory.retrieval import RecallQuery, recall
 from service.auth.config import OWN_ISSUER
-from service.auth.principal import derive_user_id
+from service.principal import derive_user_id
 from service.sealing import open_vault
 from service.settings import Settings
 from sessions.config import RedisConfig

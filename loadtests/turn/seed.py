@@ -17,7 +17,7 @@ from memory.ports import Vectors
 from memory.postgres import Database, PoolConfig
 from memory.transcript import Owner
 from service.auth.config import OWN_ISSUER
-from service.auth.principal import derive_user_id
+from service.principal import derive_user_id
 from service.sealing import open_vault
 from service.settings import Settings
 

@@ -23,10 +23,10 @@ from service.auth.errors import (
 from service.auth.keys import KeyRing
 from service.auth.local_keys import session_signer
 from service.auth.metrics import AUTHENTICATIONS
-from service.auth.principal import OPERATOR, ROLES, USER, Principal, derive_user_id
 from service.auth.revocations import Revocations
 from service.auth.tokens import TrustedIssuer, is_name, verify
 from service.errors import InvalidRequestError
+from service.principal import OPERATOR, ROLES, USER, Principal, derive_user_id
 
 NEVER = datetime(2100, 1, 1, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ from fastapi import Depends, Request
 from service.auth.api_keys import PREFIX
 from service.auth.authenticator import Authenticator
 from service.auth.errors import AuthenticationError, CrossSiteError, OperatorOnlyError, TokenMalformedError
-from service.auth.principal import Principal
 from service.errors import InvalidRequestError
 from service.limits import Limits, address_of
+from service.principal import Principal
 
 COOKIE = "rapport_session"
 USER_HEADER = "x-rapport-user"

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Body, Request, Response
 from service.auth.api_keys import PREFIX
 from service.auth.dependencies import COOKIE, Caller, authenticator_of, bearer_of, check_same_site
 from service.auth.errors import AuthenticationError, TokenMalformedError
-from service.auth.principal import Principal
 from service.auth.schemas import MAX_COOKIE, Session, SessionRequest
 from service.dependencies import Context
 from service.errors import TooLargeError
 from service.limits import address_of
+from service.principal import Principal
 from service.problems import problems
 
 router = APIRouter(prefix="/v1/session", tags=["session"])

@@ -34,12 +34,12 @@ from memory.ports import Embedder, Reasoner
 from memory.postgres import Database, PoolConfig
 from memory.summaries import SummaryConfig
 from memory.transcript import ImportedMessage, Owner
-from service.auth.principal import derive_user_id
 from service.bench.scratch import scratch_database
 from service.dev.model import EmbeddedModel
 from service.llm.config import BackendConfig, parse_backends
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
+from service.principal import derive_user_id
 
 ISSUER = "rapport-bench"
 BATCH = 6

@@ -23,12 +23,12 @@ from memory.ports import Embedder
 from memory.postgres import Database, PoolConfig
 from memory.retrieval import RecalledItem, RecallQuery, recall
 from memory.transcript import Owner
-from service.auth.principal import derive_user_id
 from service.bench import metrics
 from service.bench.kept_vectors import KeptVectors
 from service.bench.scratch import scratch_database
 from service.imports.neutral import neutral_lines
 from service.imports.service import ImportOptions, import_conversation
+from service.principal import derive_user_id
 
 ISSUER = "rapport-bench"
 DEPTH = 100

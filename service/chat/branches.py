@@ -16,9 +16,8 @@ from service.chat.sampling import options
 from service.chat.schemas import Body, ConversationView, NewTurn, Regeneration
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
-from service.dependencies import Context
+from service.dependencies import WRITE, Context
 from service.errors import InvalidRequestError
-from service.limits.dependencies import WRITE
 from service.problems import problems
 
 router = APIRouter(prefix="/v1/conversations/{conversation_id}", tags=["chat"])

@@ -10,7 +10,7 @@ from memory.turns import StoredTurn, read_turn
 from service.chat import events as ev
 from service.chat.live import LiveReply
 from service.compliance.duty import Notice, told_in_turn
-from service.errors import translate
+from service.translation import translate
 from sessions.errors import LiveStateUnavailableError, SessionsError
 from sessions.replies import FIRST, Event, EventId, Log, ReplyLog, contiguous
 

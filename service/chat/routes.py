@@ -30,10 +30,9 @@ from service.chat.schemas import (
 from service.chat.sse import EventStream
 from service.chat.stream_docs import STREAM_RESPONSE
 from service.compliance.duty import Notice, told_with_messages
-from service.dependencies import Context
+from service.dependencies import READ, WRITE, Context
 from service.errors import InvalidRequestError, TooLargeError
 from service.limits import address_of
-from service.limits.dependencies import READ, WRITE
 from service.paging import WRONG_CURSOR, Cursor, decode_cursor, encode_cursor
 from service.problems import problems
 from sessions.replies import EventId

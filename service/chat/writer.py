@@ -26,10 +26,11 @@ from service.chat.rhythm import Rhythm
 from service.chat.thoughts import Kept, keeps
 from service.chat.upstream import Upstream
 from service.chat.wake import Wake
-from service.errors import ForbiddenError, RapportError, UnavailableError, translate
+from service.errors import ForbiddenError, RapportError, UnavailableError
 from service.llm.errors import BackendError, CannotContinueError
 from service.llm.pool import Backends
 from service.llm.ports import ChatRequest, Opened, Target, Usage
+from service.translation import translate
 from sessions.errors import OwnerMismatchError
 from sessions.replies import ReplyLog
 

@@ -10,7 +10,6 @@ from typing import Any
 from service.auth.errors import AuthConfigurationError, AuthenticationError, TokenExpiredError
 from service.auth.keys import KeyRing
 from service.auth.local_keys import AGE, ensure_key, key_path, read_signer
-from service.auth.principal import Principal
 from service.auth.tokens import TrustedIssuer, is_name, verify
 from service.compliance.config import AGE_AUDIENCE, FRESH_SECONDS, AgeConfig
 from service.compliance.errors import (
@@ -19,6 +18,7 @@ from service.compliance.errors import (
     AssertionStaleError,
     AssuranceDisabledError,
 )
+from service.principal import Principal
 
 # What the operating systems' stores tell, as of 2026: Apple's Declared Age Range, Google's Play Age Signals.
 BRACKETS = {"under_13": 13, "13_15": 16, "16_17": 18, "18_plus": None}

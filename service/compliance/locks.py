@@ -4,9 +4,9 @@ from fastapi import APIRouter
 
 from memory.transcript import set_lock
 from service.auth.dependencies import Operator
-from service.auth.principal import derive_user_id
 from service.compliance.schemas import LockIn, LockOut, SubjectLockIn
 from service.dependencies import Context
+from service.principal import derive_user_id
 from service.problems import problems
 
 PROBLEMS = problems({403: "`operator_only`", 404: "`conversation_not_found`"})

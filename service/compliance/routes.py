@@ -24,7 +24,6 @@ from memory.assurance import (
 from memory.postgres import Database
 from memory.transcript import Owner
 from service.auth.dependencies import Caller, Operator
-from service.auth.principal import Principal, derive_user_id
 from service.compliance import locks, safety
 from service.compliance.assertions import AgeAssertions
 from service.compliance.errors import (
@@ -43,10 +42,10 @@ from service.compliance.schemas import (
     RevokedOut,
     SubjectIn,
 )
-from service.dependencies import Context
+from service.dependencies import AGE, Context
 from service.errors import InvalidRequestError
-from service.limits.dependencies import AGE
 from service.policies import AssuranceLevel, Policies
+from service.principal import Principal, derive_user_id
 from service.problems import problems
 
 age = APIRouter(tags=["age"])

@@ -7,9 +7,8 @@ from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
 from service.auth.dependencies import Caller
-from service.dependencies import Context
+from service.dependencies import IMPORT, Context
 from service.exports.service import Export
-from service.limits.dependencies import IMPORT
 from service.problems import Responses, problems
 
 router = APIRouter(prefix="/v1/export", tags=["import and export"])

@@ -12,15 +12,16 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from memory.errors import LongTermMemoryError
 from memory.postgres import PoolConfig
 from memory.transcript import Owner
-from service.auth.principal import derive_user_id
-from service.errors import RapportError, translate
+from service.errors import RapportError
 from service.imports.neutral import neutral_lines
 from service.imports.records import BrokenLineError
 from service.imports.service import ImportOptions, ImportReport, import_conversation
 from service.imports.times import zone_of
 from service.openers import open_embedders
+from service.principal import derive_user_id
 from service.sealing import open_database
 from service.settings import Settings
+from service.translation import translate
 
 PORTION = 8_192
 """Bytes read at once: about a chunk of messages, so that the bar moves evenly."""

@@ -7,11 +7,10 @@ from fastapi import APIRouter, Query, Request, Response, status
 from starlette.requests import ClientDisconnect
 
 from service.auth.dependencies import Caller
-from service.dependencies import Context
+from service.dependencies import IMPORT, Context
 from service.errors import InvalidRequestError, RapportError
 from service.imports.schemas import ImportQuery, ImportResult
 from service.imports.service import ImportOptions, import_conversation
-from service.limits.dependencies import IMPORT
 from service.methods import takes_only_post
 from service.problems import Responses, problems
 

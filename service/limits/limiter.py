@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from service.auth.principal import Principal
 from service.limits.addresses import is_loopback
 from service.limits.config import CLOSED, LimitsConfig, Window
 from service.limits.errors import LimitsUnavailableError, RateLimitedError
 from service.limits.metrics import LIMIT_FALLBACKS, RATE_LIMITED
 from service.limits.permits import Permits
 from service.limits.windows import Count, MemoryWindows, RedisWindows
+from service.principal import Principal
 from sessions.config import RedisConfig
 from sessions.errors import LiveStateUnavailableError
 from sessions.link import RedisLink

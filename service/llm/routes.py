@@ -4,9 +4,8 @@ from fastapi import APIRouter
 
 from memory.ports import Embedder
 from service.auth.dependencies import Operator
-from service.dependencies import Context
+from service.dependencies import READ, Context
 from service.following import FollowingEmbedder
-from service.limits.dependencies import READ
 from service.llm.embeddings import BackendEmbedder
 from service.llm.overview import cache_use, describe, router_choices
 from service.llm.schemas import BackendsView, EmbeddingsView

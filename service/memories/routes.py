@@ -11,10 +11,9 @@ from memory import curation, erasure, transcript
 from memory.postgres import Connection
 from memory.retrieval import RecallQuery, recall
 from service.auth.dependencies import Caller
-from service.dependencies import Context
+from service.dependencies import READ, SEARCH, WRITE, Context
 from service.embedding import meaning
 from service.errors import InvalidRequestError
-from service.limits.dependencies import READ, SEARCH, WRITE
 from service.memories.forgetting import Forgetter
 from service.memories.schemas import (
     ForgetAllQuery,

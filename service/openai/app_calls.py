@@ -15,12 +15,12 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from service.auth.dependencies import USER_HEADER
-from service.auth.principal import Principal
 from service.chat.sampling import chosen, sampled
 from service.errors import ForbiddenError, InvalidRequestError
 from service.llm.answers import Completion as Answer
 from service.llm.ports import ChatMessage, ChatRequest, Role, Target
 from service.openai.schemas import CompletionRequest
+from service.principal import Principal
 from service.runtime import Runtime
 
 PURPOSE, APP = "purpose", "app"

@@ -22,7 +22,6 @@ from prometheus_client import start_http_server
 from memory.learning import Learnt
 from memory.ports import Reasoner
 from memory.postgres import Database, PoolConfig
-from service.jobs import learn_config, make_learner
 from service.llm.config import backends_file
 from service.llm.pool import Backends
 from service.llm.reasoner import BackendReasoner
@@ -31,6 +30,7 @@ from service.policies import load_policies
 from service.sealing import open_database
 from service.settings import Settings
 from service.worker.broker import BrokerConfig, open_broker
+from service.worker.learner import learn_config, make_learner
 from service.worker.polite import PoliteReasoner
 from service.worker.schedule import run_schedule
 from service.worker.tasks import QUEUE, Learner, declare_learn

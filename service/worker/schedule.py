@@ -17,13 +17,13 @@ from memory.errors import StoreUnavailableError
 from memory.many import index_many
 from memory.postgres import Database, PoolConfig
 from service.auth.revocations import drop_expired
-from service.jobs import DramatiqJobs
 from service.sealing import open_database
 from service.settings import Settings
 from service.sweeper import Sweeper
 from service.worker.audit import nightly_audit, recall_last_audit
 from service.worker.broker import BrokerConfig, open_broker
 from service.worker.metrics import RUNS
+from service.worker.wakeups import DramatiqJobs
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 
 from memory.postgres import Database
 from service.auth.api_keys import create_api_key, list_api_keys, revoke_api_key
-from service.auth.principal import derive_user_id
+from service.principal import derive_user_id
 from tests.service.auth.conftest import IdentityProvider, bearer
 
 APP = "https://app.example"

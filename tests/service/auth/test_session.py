@@ -9,7 +9,7 @@ from service.auth.authenticator import Authenticator
 from service.auth.config import AuthConfig
 from service.auth.dependencies import COOKIE
 from service.auth.local_keys import mint
-from service.auth.principal import derive_user_id
+from service.principal import derive_user_id
 from tests.service.auth.conftest import ISSUER, IdentityProvider, bearer
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}

@@ -12,10 +12,10 @@ from memory.audit import audit_memories
 from memory.curation import Filter
 from memory.postgres import Database
 from memory.transcript import Owner
-from service.auth.principal import derive_user_id
 from service.errors import TooLargeError
 from service.imports.records import WrongFormatError
 from service.imports.service import ImportOptions, ImportReport, NothingToImportError, import_conversation
+from service.principal import derive_user_id
 from tests.memory.learning_kit import SAID, HashEmbedder, Talk, fact, opened
 
 OWNER = Owner(derive_user_id("rapport", "alice"), "rapport", "alice")

@@ -16,9 +16,9 @@ from memory.resealing import reseal
 from memory.retrieval import RecallQuery, recall
 from memory.transcript import Owner
 from memory.vault import MasterKey, Vault
-from service.auth.principal import derive_user_id
 from service.imports.records import WrongFormatError
 from service.imports.service import ImportOptions, ImportReport, NothingToImportError, import_conversation
+from service.principal import derive_user_id
 from tests.memory.learning_kit import SAID, HashEmbedder, opened
 
 OWNER = Owner(derive_user_id("rapport", "caroline"), "rapport", "caroline")

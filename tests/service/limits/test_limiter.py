@@ -13,7 +13,6 @@ import redis.asyncio
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from service.auth.principal import Principal
 from service.limits import (
     Limits,
     LimitsConfig,
@@ -23,6 +22,7 @@ from service.limits import (
     address_of,
 )
 from service.limits.permits import Permits
+from service.principal import Principal
 from sessions.config import RedisConfig
 from sessions.link import RedisLink
 from tests.faults.proxy import Hop

@@ -17,10 +17,12 @@ from uuid_utils.compat import uuid7
 from memory import outbox
 from memory.learning import LearnConfig, Learnt
 from memory.postgres import Database
-from service.jobs import DramatiqJobs, LocalJobs, make_learner
+from service.jobs import LocalJobs
 from service.sweeper import Sweeper, SweeperConfig
 from service.worker.broker import NAMESPACE, BrokerConfig, open_broker
+from service.worker.learner import make_learner
 from service.worker.tasks import MOST_TOGETHER, QUEUE, declare_learn
+from service.worker.wakeups import DramatiqJobs
 from tests.memory.learning_kit import Talk, ToldReasoner, opened
 
 NOW = SweeperConfig(grace=0, again=10)

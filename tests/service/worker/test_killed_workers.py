@@ -20,9 +20,9 @@ import pytest
 
 from memory.learning import LearnConfig
 from memory.postgres import Database
-from service.jobs import DramatiqJobs
 from service.sweeper import Sweeper, SweeperConfig
 from service.worker.broker import BrokerConfig, open_broker
+from service.worker.wakeups import DramatiqJobs
 from tests.memory.learning_kit import Talk, opened
 
 CHECKOUT = Path(__file__).parents[3]
