@@ -14,21 +14,19 @@ from itertools import accumulate
 from typing import Literal
 from uuid import UUID
 
-from memory import consolidation, evidence, extraction, indexing, lessons, summaries, tombstones
-from memory.branching import keep_to_way
+from memory import extraction, lessons, summaries
 from memory.errors import (
     EmbedderUnavailableError,
     ReasonerRefusedError,
     ReasonerUnavailableError,
     StoreUnavailableError,
 )
-from memory.evidence import Refused, Setting, Supported
-from memory.extraction import NonsenseError, Said
+from memory.extraction import NonsenseError
 from memory.lessons import Lesson
-from memory.metrics import EPISODES, EXTRACTED, FACTS, LEARNING, REFUSED
-from memory.ports import Embedder, Reasoner, Vectors
+from memory.metrics import EXTRACTED, FACTS, LEARNING, REFUSED
+from memory.ports import Embedder, Reasoner
 from memory.postgres import Database
-from memory.vault import index_key
+from memory.understanding import Reading, settle, understand
 
 Status = Literal["learnt", "caught_up", "busy", "gone", "lost", "failed", "quarantined", "postponed"]
 
@@ -55,6 +53,10 @@ class LearnConfig:
     summary: summaries.SummaryConfig = field(default_factory=summaries.SummaryConfig)
     judge: bool = True
     """Whether a model is asked which of two similar facts holds when rules can't tell."""
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.index_batch, self.index_limit, self.judge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,6 @@ async def _attempt(
     size = max(1, config.batch >> max(0, lesson.attempts - 1))
     async with database.as_user(lesson.user_id) as connection:
         rows = await connection.fetch(MESSAGES, lesson.user_id, lesson.conversation_id, lesson.watermark, size)
-        index = await index_key(connection, lesson.user_id)
     if not rows:  # deleted since
         return Learnt("gone")
     rows = rows[: _fitting([len(row["content"]) for row in rows], config.characters)]
@@ -176,108 +177,16 @@ async def _attempt(
     if lesson.attempts > config.attempts:
         behind = await lessons.quarantine(database, lesson, last)
         return Learnt("lost") if behind is None else Learnt("quarantined", last - lesson.watermark, more=behind)
-    await _index(database, embedder, lesson, config)
-    said = [Said(*tuple(row)[:-1]) for row in rows if row["role"] != "system" and not row["replaced"]]
-    asked = await extraction.extract(reasoner, said) if said else extraction.NOTHING
-    supported, refused = judge_claims(asked, said, lesson.time_zone, lesson.companion)
-    facts = await consolidation.prepare(
-        embedder, index, lesson.conversation_id, lesson.route, lesson.companion, supported
-    )
-    verdicts = await _verdicts(database, reasoner, lesson, facts) if config.judge else {}
+    understood = await understand(database, reasoner, embedder, lesson, rows, config.reading)
     async with database.as_user(lesson.user_id) as connection:
         behind = await lessons.advance(connection, lesson, last)
         if behind is None:
             return Learnt("lost")
-        # asked behind the lock on the user's row: whoever forgets comes before it or after the facts are there
-        facts = await tombstones.teachable(connection, lesson.user_id, facts)
-        settled = await consolidation.settle(connection, lesson.user_id, lesson.route, facts, verdicts)
-        if settled:
-            # what other companions of the user show is written anew when it is next read
-            await connection.execute(
-                "DELETE FROM profiles WHERE user_id = $1 AND route = $2 AND companion <> $3",
-                lesson.user_id,
-                lesson.route,
-                lesson.companion,
-            )
-            await summaries.rebuild_profile(connection, lesson.user_id, lesson.route, lesson.companion)
-    return Learnt("learnt", len(rows), settled, refused, more=behind)
+        settled = await settle(connection, lesson, understood)
+    return Learnt("learnt", len(rows), settled, understood.refused, more=behind)
 
 
 def _fitting(lengths: Sequence[int], characters: int) -> int:
     """How many messages to read together, at least one; of a long one only the head is read."""
     read = list(accumulate(min(length, extraction.LINE_CHARS) for length in lengths))
     return max(1, sum(upto <= characters for upto in read))
-
-
-def judge_claims(
-    asked: extraction.Extraction, said: Sequence[Said], time_zone: str, companion: str
-) -> tuple[list[Supported], Counter[str]]:
-    """Let the gate decide on every claim; gives the supported ones, and how many were refused for what."""
-    names = {companion, *(message.speaker or "" for message in said)} - {""}
-    setting = Setting(time_zone, tuple(sorted(names)), companion)
-    supported: list[Supported] = []
-    refused = Counter(asked.refused)
-    for candidate in asked.candidates:
-        decided = evidence.check(candidate, tuple(said), setting)
-        if isinstance(decided, Refused):
-            refused[decided.reason] += 1
-        else:
-            supported.append(decided)
-    return supported, refused
-
-
-async def _verdicts(
-    database: Database, reasoner: Reasoner, lesson: Lesson, facts: list[consolidation.NewFact]
-) -> consolidation.Verdicts:
-    if not facts:
-        return {}
-    async with database.as_user(lesson.user_id) as connection:
-        known = await consolidation.read_current(connection, lesson.user_id, lesson.route)
-    return await consolidation.ask_about(reasoner, consolidation.undecided(facts, known))
-
-
-# --- episodes: recallable before, and whether or not, a model has read them
-
-# NOT IN is hashed whatever the statistics say; a join was planned badly while a fresh import had none (56 ms, then 2)
-UNINDEXED = """
-SELECT seq, id, role, speaker, content, created_at FROM messages
-WHERE user_id = $1 AND conversation_id = $2 AND seq > $3 AND role <> 'system' AND seq NOT IN (
-    SELECT seq FROM episodes WHERE user_id = $1 AND conversation_id = $2 AND seq > $3 AND embedding IS NOT NULL
-)
-ORDER BY seq LIMIT $4
-"""
-
-
-async def _index(database: Database, embedder: Embedder, lesson: Lesson, config: LearnConfig) -> None:
-    """Without a model for vectors the messages are made recallable by their words, and the lesson comes again later:
-    the watermark stays, so that whoever comes then finds them without a vector."""
-    away: EmbedderUnavailableError | None = None
-    async with database.as_user(lesson.user_id) as connection:
-        rows = await connection.fetch(
-            UNINDEXED, lesson.user_id, lesson.conversation_id, lesson.watermark, config.index_limit
-        )
-    for start in range(0, len(rows), config.index_batch):
-        part = [Said(*row) for row in rows[start : start + config.index_batch]]
-        try:
-            vectors: Sequence[Vectors | None] = list(
-                await embedder.embed([indexing.embedding_text(m.speaker, m.role, m.text) for m in part])
-            )
-        except EmbedderUnavailableError as error:
-            vectors, away = [None] * len(part), error
-        episodes = [
-            indexing.EpisodeRow(
-                lesson.conversation_id, m.seq, m.message_id, m.role, m.speaker, m.text, m.said_at, lesson.route, vector
-            )
-            for m, vector in zip(part, vectors, strict=True)
-        ]
-        async with database.as_user(lesson.user_id) as connection:
-            kept = {m.message_id for m in await tombstones.remembered(connection, lesson.user_id, part)}
-            if not await lessons.still_there(connection, lesson):
-                return
-            fresh = [episode for episode in episodes if episode.message_id in kept]
-            EPISODES.inc(await indexing.index_messages(connection, lesson.user_id, fresh, time_zone=lesson.time_zone))
-            if start + config.index_batch >= len(rows):
-                # what was said beside the way is made recallable too, and put aside: it may be chosen again
-                await keep_to_way(connection, lesson.user_id, lesson.conversation_id, after=lesson.watermark)
-    if away is not None:
-        raise away

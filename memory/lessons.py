@@ -101,16 +101,22 @@ RETURNING next_seq - 1 > learnt_seq
 """
 
 
+async def lock_owner(connection: Connection, lesson: Lesson) -> bool:
+    """Whether the user is there; until the transaction ends nobody else settles facts of theirs, or forgets any."""
+    return bool(
+        await connection.fetchval(
+            "SELECT 1 FROM users WHERE user_id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", lesson.user_id
+        )
+    )
+
+
 async def advance(connection: Connection, lesson: Lesson, last: int) -> bool | None:
     """Move the watermark from where it was read; says whether more is waiting.
 
     None when another learner moved it, or the conversation is gone: whatever was to be written then must not be. The
     user's row is locked first, so that two conversations of one user settle their facts one after the other.
     """
-    owner = await connection.fetchval(
-        "SELECT 1 FROM users WHERE user_id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", lesson.user_id
-    )
-    if owner is None:
+    if not await lock_owner(connection, lesson):
         return None
     behind = await connection.fetchval(ADVANCE, lesson.user_id, lesson.conversation_id, lesson.watermark, last)
     if behind is None:
@@ -147,15 +153,16 @@ async def quarantine(database: Database, lesson: Lesson, last: int) -> bool | No
         if behind is None:
             return None
         await connection.execute(
-            """INSERT INTO quarantine (user_id, conversation_id, from_seq, to_seq, reason)
-            VALUES ($1, $2, $3, $4, $5)
+            """INSERT INTO quarantine (user_id, conversation_id, from_seq, to_seq, reason, attempts)
+            VALUES ($1, $2, $3, $4, $5, $6)
             ON CONFLICT (user_id, conversation_id, from_seq)
-            DO UPDATE SET to_seq = excluded.to_seq, reason = excluded.reason""",
+            DO UPDATE SET to_seq = excluded.to_seq, reason = excluded.reason, attempts = excluded.attempts""",
             lesson.user_id,
             lesson.conversation_id,
             lesson.watermark + 1,
             last,
             lesson.last_error or "interrupted",
+            lesson.attempts - 1,  # the claim of who gives up is none
         )
     log.error(
         "learning_quarantined",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
+from uuid import UUID
 
 import typer
 from pydantic import ValidationError
@@ -240,6 +241,20 @@ def audit(as_json: Annotated[bool, typer.Option("--json", help="For programs")] 
     from service.worker.audit import main as run
 
     raise typer.Exit(_guarded(lambda: asyncio.run(run(configured(), as_json=as_json))))
+
+
+@memory.command("quarantine")
+def quarantine(
+    conversations: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]…", help="Of these conversations")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Learn from it again now; what succeeds is put back")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Show what could not be learnt from: where it is, since when and why; never what it says."""
+    from service.worker.quarantine import main as run
+
+    raise typer.Exit(
+        _guarded(lambda: asyncio.run(run(configured(), conversations or (), retry=retry, as_json=as_json)))
+    )
 
 
 @bench.command("recall")

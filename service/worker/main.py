@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from types import FrameType
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from dramatiq.middleware import TimeLimit
 from prometheus_client import start_http_server
 
 from memory.learning import Learnt
-from memory.ports import Reasoner
+from memory.ports import Embedder, Reasoner
 from memory.postgres import Database, PoolConfig
 from service.llm.config import backends_file
 from service.llm.pool import Backends
@@ -130,9 +131,18 @@ def run_worker(settings: Settings) -> int:
     return work(BrokerConfig(settings.broker_url), lambda: open_learner(settings), settings.worker_threads)
 
 
-@asynccontextmanager
-async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
+@dataclass(frozen=True, slots=True)
+class Learning:
     """What learning needs, and no more: a worker holds no keys that sign or admit anybody, and writes no replies."""
+
+    database: Database
+    embedder: Embedder
+    reasoner_on: Callable[[str], Reasoner]
+    """The model that learns on a route."""
+
+
+@asynccontextmanager
+async def open_learning(settings: Settings) -> AsyncIterator[Learning]:
     async with AsyncExitStack() as stack:
         threads = settings.worker_threads
         database = open_database(settings, PoolConfig(settings.database_url.get_secret_value(), threads, threads))
@@ -141,7 +151,13 @@ async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
         follow = asyncio.create_task(following.run(), name="embedding-model")
         stack.callback(follow.cancel)
         backends = open_backends(settings, database, load_policies(settings.routes_file), stack)
-        yield make_learner(database, following, _reasoner_on(settings, backends, database), learn_config(settings))
+        yield Learning(database, following, _reasoner_on(settings, backends, database))
+
+
+@asynccontextmanager
+async def open_learner(settings: Settings) -> AsyncIterator[Learner]:
+    async with open_learning(settings) as learning:
+        yield make_learner(learning.database, learning.embedder, learning.reasoner_on, learn_config(settings))
 
 
 def run_scheduler(settings: Settings) -> int:
