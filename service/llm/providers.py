@@ -183,14 +183,21 @@ class Provider:
         return (usage.prompt_tokens * prices.prompt + usage.completion_tokens * prices.completion) / 1_000_000
 
     def blame(self, key: Key, error: BackendError) -> None:
-        """Note a failed call where it belongs: at the key, at the server, or nowhere."""
+        """Note a failed call where it belongs: at the key, at the server, or nowhere.
+
+        Every way leaves both circuits without a call that tries: one that stays in it would be the last ever made.
+        """
         if isinstance(error, KeyRefusedError):
             key.refused = error
             key.circuit.pause(KEY_REST)
+            key.circuit.abandon()
         elif error.retry_after is not None:
             key.circuit.pause(error.retry_after)
+            key.circuit.abandon()
         elif error.code == "backend_busy":
             key.circuit.fail()
+        else:
+            key.circuit.abandon()
         if isinstance(error, BackendTimeoutError) or (
             isinstance(error, BackendUnavailableError) and error.code != "backend_busy"
         ):
