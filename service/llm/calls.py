@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from service.llm import metrics
-from service.llm.errors import BackendBusyError, BackendError
+from service.llm.errors import BackendError, QueueTimeoutError
 from service.llm.permits import OnPosition, QueueFullError
 from service.llm.ports import ChatRequest, Delta, Target, Usage
 from service.llm.providers import Key, Provider
@@ -92,7 +92,7 @@ async def _permit(provider: Provider, patience: float, on_position: OnPosition |
         async with asyncio.timeout(patience):
             await provider.permits.acquire(on_position)
     except (TimeoutError, QueueFullError) as error:
-        raise BackendBusyError("all its permits are taken", backend=provider.name) from error
+        raise QueueTimeoutError("all its permits are taken", backend=provider.name) from error
     finally:
         metrics.WAITING.labels(provider.name).dec()
         metrics.QUEUE_SECONDS.labels(provider.name).observe(provider.clock() - started)

@@ -3,7 +3,8 @@
 BackendError
 ├── BackendUnavailableError   not reachable, 5xx, circuit open: another try or another backend may do
 │   └── BackendBusyError      429 or its like; `retry_after` seconds
-│       └── BudgetSpentError  the day's money is spent; it is new at midnight, UTC
+│       ├── BudgetSpentError  the day's money is spent; it is new at midnight, UTC
+│       └── QueueTimeoutError waited long enough in our own queue for it, whichever key it would have used
 ├── BackendTimeoutError       no first token, or silence between tokens, for too long
 ├── BackendInterruptedError   the stream ended without a finish reason, or with an error object
 ├── ModelNotFoundError        the server does not have the model it is configured with
@@ -47,6 +48,10 @@ class BackendBusyError(BackendUnavailableError):
 class BudgetSpentError(BackendBusyError):
     code = "budget_spent"
     told = "Today's budget for replies is spent. Your message is kept; replies go on at midnight, UTC."
+
+
+class QueueTimeoutError(BackendBusyError):
+    """The server did nothing wrong: it wasn't asked."""
 
 
 class BackendTimeoutError(BackendError):

@@ -14,6 +14,7 @@ from service.llm.errors import (
     EmptyReplyError,
     KeyRefusedError,
     ModelNotFoundError,
+    QueueTimeoutError,
 )
 from service.llm.learning import Learner
 from service.llm.ports import Opened
@@ -52,8 +53,9 @@ async def open_at(provider: Provider, call: Call, wait: float, learner: Learner 
             if room > 1 or error.finish_reason != "length":
                 raise
             room = MORE_ROOM
-        except (KeyRefusedError, BackendBusyError):
-            if provider.key() is None or len(provider.keys) == 1:
+        except (KeyRefusedError, BackendBusyError) as error:
+            # the queue is the server's, not a key's: another key would begin at its end again
+            if isinstance(error, QueueTimeoutError) or provider.key() is None or len(provider.keys) == 1:
                 raise
     raise BackendBusyError("all its keys are refused or busy", backend=provider.name)
 

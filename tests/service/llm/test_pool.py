@@ -19,6 +19,7 @@ from service.llm.errors import (
     ContextOverflowError,
     KeyRefusedError,
     ModelNotFoundError,
+    QueueTimeoutError,
     UnknownNameError,
 )
 from service.llm.overview import describe
@@ -273,6 +274,24 @@ async def test_a_full_queue_moves_on_to_the_next_backend(pool_of: MakePool, odd:
     assert (await ask(pool))[1].backend == "b"
     await first.deltas.aclose()
     assert (await ask(pool))[1].backend == "a"
+
+
+async def test_a_queue_is_waited_in_once_however_many_keys_there_are(
+    pool_of: MakePool, odd: Callable[..., BackendConfig]
+) -> None:
+    pool = pool_of(
+        odd("slow", max_concurrency=1, api_keys=("one", "two", "three"), timeouts=Timeouts(first_token=0.5)),
+        patience=0.0,
+    )
+    (provider,) = pool.providers
+    await provider.permits.acquire()
+    places: list[int] = []
+    with pytest.raises(QueueTimeoutError):
+        await pool.open_stream(fixed(HELLO), route="general", on_position=places.append)
+    assert places == [1], "it left the queue and came back to its end"
+    assert [key.used for key in provider.keys] == [0, 0, 0]
+    assert not any(key.circuit.failures for key in provider.keys)
+    provider.permits.release()
 
 
 async def test_a_permit_comes_back_however_a_reply_ends(pool_of: MakePool, odd: Callable[..., BackendConfig]) -> None:
