@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from memory import facts as store
 from memory import prompts, slots, words
-from memory.errors import ReasonerUnavailableError
+from memory.errors import ReasonerRefusedError, ReasonerUnavailableError
 from memory.evidence import Supported
 from memory.extraction import PROMPT as EXTRACTOR
 from memory.facts import KnownFact, NewFact, read_current
@@ -184,7 +184,7 @@ async def ask_about(reasoner: Reasoner, pairs: Sequence[tuple[NewFact, KnownFact
                 prompt.system, prompt.examples, f"A: {known.text}\nB: {new.text}", JUDGE_SCHEMA
             )
             said = orjson.loads(answer)
-        except (ReasonerUnavailableError, orjson.JSONDecodeError):
+        except (ReasonerUnavailableError, ReasonerRefusedError, orjson.JSONDecodeError):
             continue
         verdict = said.get("verdict") if isinstance(said, dict) else None
         # a model may not overrule a plain difference: numbers or names that differ are not the same fact

@@ -8,6 +8,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from memory.consolidation import ask_about, decide, undecided
+from memory.errors import ReasonerRefusedError
 from memory.extraction import Said
 from memory.facts import KnownFact, NewFact, key_of
 from memory.learning import LearnConfig
@@ -110,7 +111,8 @@ async def test_a_model_is_asked_only_what_rules_can_not_tell() -> None:
     }.items():
         verdicts = await ask_about(ToldReasoner(said), pairs)
         assert decide(then, [before], verdicts).action == action, said
-    assert decide(then, [before], await ask_about(ToldReasoner(AWAY), pairs)).action == "add"
+    for silence in (AWAY, ReasonerRefusedError("b: empty_reply")):
+        assert decide(then, [before], await ask_about(ToldReasoner(silence), pairs)).action == "add"
 
 
 @pytest.fixture
@@ -132,6 +134,19 @@ async def test_history_stays_readable(talk: Talk) -> None:
     assert (old["text"], old["valid_from"]) == ("The user lives in Lisbon.", SAID)
     assert (current["status"], current["valid_from"], current["valid_to"]) == ("active", LATER, None)
     assert current["learnt_at"] >= old["learnt_at"]
+
+
+async def test_a_judge_that_refuses_costs_no_lesson(talk: Talk) -> None:
+    """A content filter, or a model that says nothing: what was read is kept, and both facts hold."""
+    said, denied = "I can swim well in cold water.", "I can't swim well in cold water."
+    await talk.teach(said, claim("The user can swim well in cold water.", said))
+    await talk.say(denied, at=LATER)
+    judged = ReasonerRefusedError("b: empty_reply")
+    reasoner = ToldReasoner(answer(claim("The user can't swim well in cold water.", denied)), judged)
+    learnt = await talk.learn(reasoner)
+    assert len(reasoner.prompts) == 2, "the judge was not asked"
+    assert (learnt.status, dict(learnt.facts)) == ("learnt", {"added": 1})
+    assert await talk.texts() == ["The user can swim well in cold water.", "The user can't swim well in cold water."]
 
 
 async def test_an_import_of_old_messages_fills_in_history(talk: Talk) -> None:
