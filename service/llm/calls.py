@@ -1,7 +1,7 @@
 """One call of one provider: permit, warm-up, first token, accounting; and what a caller asked for."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -36,7 +36,8 @@ async def reply(
     on_position: OnPosition | None,
 ) -> AsyncGenerator[Delta, None]:
     """Yield `READY` once the first token is there, then the deltas. Whatever ends it gives the permit back."""
-    await _permit(provider, patience, on_position)
+    until = asyncio.get_running_loop().time() + patience
+    await _permit(provider, until, on_position)
     metrics.IN_USE.labels(provider.name).inc()
     key.used += 1
     key.circuit.attempt()
@@ -45,16 +46,11 @@ async def reply(
     started = provider.clock()
     try:
         async with aclosing(key.backend.stream(request)) as deltas:
-            held: list[Delta] = []
-            async with provider.warming(target.model):
-                async for delta in deltas:
-                    if delta.reasoning and request.on_thought is not None:
-                        request.on_thought(delta.reasoning)
-                        delta = replace(delta, reasoning="")  # noqa: PLW2901
-                    held.append(delta)
-                    if delta.text or delta.finish_reason is not None:
-                        break
+            async with provider.warming(target.model, until=until, on_position=on_position):
+                first = await anext(deltas, None)
+            held = await _until_text(first, deltas, request)
             metrics.FIRST_TOKEN.labels(provider.name).observe(provider.clock() - started)
+            provider.woken[target.model] = provider.clock()
             provider.circuit.succeed()
             key.circuit.succeed()
             key.refused = None
@@ -82,14 +78,29 @@ async def reply(
         metrics.CALLS.labels(provider.name, outcome).inc()
 
 
-async def _permit(provider: Provider, patience: float, on_position: OnPosition | None) -> None:
+async def _until_text(first: Delta | None, deltas: AsyncIterator[Delta], request: ChatRequest) -> list[Delta]:
+    """Return what comes up to the first text; who asked to hear the model think hears it meanwhile."""
+    held: list[Delta] = []
+    delta = first
+    while delta is not None:
+        if delta.reasoning and request.on_thought is not None:
+            request.on_thought(delta.reasoning)
+            delta = replace(delta, reasoning="")
+        held.append(delta)
+        if delta.text or delta.finish_reason is not None:
+            break
+        delta = await anext(deltas, None)
+    return held
+
+
+async def _permit(provider: Provider, until: float, on_position: OnPosition | None) -> None:
     if provider.permits.is_free:
         await provider.permits.acquire()
         return
     started = provider.clock()
     metrics.WAITING.labels(provider.name).inc()
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout_at(until):
             await provider.permits.acquire(on_position)
     except (TimeoutError, QueueFullError) as error:
         raise QueueTimeoutError("all its permits are taken", backend=provider.name) from error

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -82,8 +83,8 @@ class Learner:
             model = await backend.resolve_model()
             known = self._store.get(provider.config.url, model)
             if known is None:
-                async with provider.warming(model):
-                    known = await learn(backend, model, known=provider.capabilities)
+                waking = partial(provider.warming, model)
+                known = await learn(backend, model, known=provider.capabilities, waking=waking)
                 self._store.put(provider.config.url, model, known)
         except BackendError as error:
             log.info("backend_not_learnt", backend=provider.name, code=error.code)

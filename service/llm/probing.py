@@ -3,6 +3,8 @@
 import asyncio
 import re
 import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +33,9 @@ SCHEMA: dict[str, Any] = {
     "required": ["colour"],
     "additionalProperties": False,
 }
+
+Waking = Callable[[], AbstractAsyncContextManager[None]]
+"""Entered until a call's first token is there: whoever needs the model meanwhile waits for that, and for no more."""
 
 # Contexts that OpenAI publishes for its families; its API does not tell them.
 _PUBLISHED = (
@@ -88,15 +93,21 @@ def _server_in(listed: Any) -> str:
     return ""
 
 
-async def learn(backend: OpenAICompatibleBackend, model: str, *, known: Capabilities | None = None) -> Capabilities:
+async def learn(
+    backend: OpenAICompatibleBackend,
+    model: str,
+    *,
+    known: Capabilities | None = None,
+    waking: Waking = nullcontext,
+) -> Capabilities:
     """Return what replies depend on: the context length, and whether a begun reply can be continued."""
     identity = await identify(backend, model)
     record = replace(known or Capabilities(), server=identity.server, context_length=identity.context_length)
     if backend.config.continues is None:
-        record = replace(record, prefill=await probe_prefill(backend, model, identity.server))
+        record = replace(record, prefill=await probe_prefill(backend, model, identity.server, waking))
     if record.reasoning == "unknown" and may_open_thinking(model):
         # one short reply now, or the first reader waits for a whole reply until it is known what is thought in it
-        record = await _probe_reply(backend, model, record)
+        record = await _probe_reply(backend, model, record, waking)
     return replace(record, probed_at=time.time())
 
 
@@ -108,7 +119,9 @@ async def examine(backend: OpenAICompatibleBackend, model: str) -> Capabilities:
     return replace(record, structured=await probe_schema(backend, model), embedding_width=width, probed_at=time.time())
 
 
-async def probe_prefill(backend: OpenAICompatibleBackend, model: str, server: str) -> PrefillGrade:
+async def probe_prefill(
+    backend: OpenAICompatibleBackend, model: str, server: str, waking: Waking = nullcontext
+) -> PrefillGrade:
     """Begin a well-known sentence: a continuation ends it, a new reply or a doubled one says its beginning again."""
     dialect = backend.dialect(model)
     if dialect.prefill == "none":
@@ -123,7 +136,7 @@ async def probe_prefill(backend: OpenAICompatibleBackend, model: str, server: st
         extra={"cache_prompt": True} if server == "llamacpp" else {},
     )
     try:
-        text = "".join([delta.text async for delta in backend.stream(request, guarded=False)])
+        text = "".join([delta.text async for delta in _waking(backend.stream(request, guarded=False), waking)])
     except CannotContinueError:
         grade: PrefillGrade = "refuses"
     except EmptyReplyError:
@@ -182,7 +195,9 @@ def published_context(model: str) -> int | None:
     return next((tokens for pattern, tokens in _PUBLISHED if pattern.search(name)), None)
 
 
-async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Capabilities) -> Capabilities:
+async def _probe_reply(
+    backend: OpenAICompatibleBackend, model: str, record: Capabilities, waking: Waking = nullcontext
+) -> Capabilities:
     """Ask for a short reply and see in how many pieces it comes, with what beside it, and how soon."""
     request = ChatRequest(
         messages=(ChatMessage("system", "You are brief."), ChatMessage("user", "Say hello in five words.")),
@@ -192,7 +207,7 @@ async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Cap
     )
     first: list[float] = []
     try:
-        deltas = await _patiently(backend, request, first)
+        deltas = await _patiently(backend, request, first, waking)
     except EmptyReplyError:
         return replace(record, reasoning="always", first_token_seconds=first[0] if first else None)
     pieces = sum(bool(delta.text) for delta in deltas)
@@ -206,21 +221,34 @@ async def _probe_reply(backend: OpenAICompatibleBackend, model: str, record: Cap
 
 
 async def _patiently(
-    backend: OpenAICompatibleBackend, request: ChatRequest, first: list[float] | None = None
+    backend: OpenAICompatibleBackend,
+    request: ChatRequest,
+    first: list[float] | None = None,
+    waking: Waking = nullcontext,
 ) -> list[Delta]:
     """Return the deltas of a whole reply; one that was all thinking gets more room once. `first` hears when it began."""
-    started = time.monotonic()
-    deltas: list[Delta] = []
     try:
-        async for delta in backend.stream(request):
-            if first is not None and not first:
-                first.append(time.monotonic() - started)
-            deltas.append(delta)
+        return [delta async for delta in _waking(backend.stream(request), waking, first)]
     except EmptyReplyError:
         if (request.max_tokens or THINKING_ROOM) >= THINKING_ROOM:
             raise
-        return await _patiently(backend, replace(request, max_tokens=THINKING_ROOM), first)
-    return deltas
+        return await _patiently(backend, replace(request, max_tokens=THINKING_ROOM), first, waking)
+
+
+async def _waking(
+    deltas: AsyncGenerator[Delta], waking: Waking, seconds: list[float] | None = None
+) -> AsyncGenerator[Delta]:
+    """Yield the same deltas, the first of which comes under `waking`; `seconds` hears how long it took."""
+    async with aclosing(deltas):
+        async with waking():
+            started = time.monotonic()
+            first = await anext(deltas, None)
+        if first is not None:
+            if seconds is not None and not seconds:
+                seconds.append(time.monotonic() - started)
+            yield first
+        async for delta in deltas:
+            yield delta
 
 
 async def _quietly(backend: OpenAICompatibleBackend, path: str) -> Any:

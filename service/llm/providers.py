@@ -19,10 +19,11 @@ from service.llm.errors import (
     BackendTimeoutError,
     BackendUnavailableError,
     KeyRefusedError,
+    QueueTimeoutError,
 )
 from service.llm.metrics import CIRCUIT_OPEN
 from service.llm.openai_compatible import OpenAICompatibleBackend
-from service.llm.permits import Permits
+from service.llm.permits import OnPosition, Permits
 from service.llm.ports import Target, Usage
 from service.llm.responses import ResponsesBackend
 from service.llm.scripted import ScriptedBackend
@@ -35,6 +36,8 @@ MARGIN = 64
 """Tokens left unused, for what a template adds and an estimate misses."""
 STAYS_LOADED = 600.0
 """Seconds for which a model is taken to be in memory; LM Studio unloads an idle one after an hour."""
+TOLD_AFTER = 3.0
+"""Seconds after which somebody who waits for a model to be woken reads so."""
 KEY_REST = 300.0
 """Seconds for which a key that was refused is left alone."""
 
@@ -89,17 +92,39 @@ class Provider:
         return self.backend.scripted
 
     @asynccontextmanager
-    async def warming(self, model: str) -> AsyncIterator[None]:
-        """Let one request alone wake a model that loads on demand: more would load more copies (lmstudio#1751)."""
+    async def warming(
+        self, model: str, *, until: float | None = None, on_position: OnPosition | None = None
+    ) -> AsyncIterator[None]:
+        """Let one request alone wake a model that loads on demand: more would load more copies (lmstudio#1751).
+
+        The block is that request's way to its first token. Others wait for it until `until` of the event loop's time,
+        and hear that they are next when that takes long. Raises `QueueTimeoutError`.
+        """
         if not self.config.is_local or self.scripted or self._is_warm(model):
             yield
             return
-        async with self.waking:
-            if not self._is_warm(model):
-                yield
-                self.woken[model] = self.clock()
-                return
-        yield
+        await self._alone(until, on_position)
+        if self._is_warm(model):
+            self.waking.release()
+            yield
+            return
+        try:
+            yield
+            self.woken[model] = self.clock()
+        finally:
+            self.waking.release()
+
+    async def _alone(self, until: float | None, on_position: OnPosition | None) -> None:
+        loop = asyncio.get_running_loop()
+        told = loop.call_later(TOLD_AFTER, on_position, 1) if on_position is not None else None
+        try:
+            async with asyncio.timeout_at(until):
+                await self.waking.acquire()
+        except TimeoutError as error:
+            raise QueueTimeoutError("its model is still being woken", backend=self.name) from error
+        finally:
+            if told is not None:
+                told.cancel()
 
     def _is_warm(self, model: str) -> bool:
         return model in self.woken and self.clock() - self.woken[model] < STAYS_LOADED
@@ -194,7 +219,7 @@ class Provider:
         elif error.retry_after is not None:
             key.circuit.pause(error.retry_after)
             key.circuit.abandon()
-        elif error.code == "backend_busy":
+        elif error.code == "backend_busy" and not isinstance(error, QueueTimeoutError):
             key.circuit.fail()
         else:
             key.circuit.abandon()
