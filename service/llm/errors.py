@@ -13,6 +13,7 @@ BackendError
 ├── CannotContinueError       the reply's prefix can't be continued here: start it again
 ├── EmptyReplyError           a finished reply without any text (content filter, all reasoning)
 └── BackendRefusedError       any other 4xx: asking again won't help
+    ├── FilteredError         what was said is not to the provider's liking: nothing is wrong with key or server
     └── KeyRefusedError       401 or 403: another key or backend may do
         └── NoCreditError     the account has no credit left
 """
@@ -101,6 +102,11 @@ class BackendRefusedError(BackendError):
     told = (
         "The model server refused the request. Your message is kept. The operator finds out why with `rapport doctor`."
     )
+
+
+class FilteredError(BackendRefusedError):
+    code = "content_filtered"
+    told = "The model's provider doesn't answer this. Your message is kept; put it differently."
 
 
 class KeyRefusedError(BackendRefusedError):

@@ -15,6 +15,7 @@ from service.llm.errors import (
     BackendRefusedError,
     BackendUnavailableError,
     ContextOverflowError,
+    FilteredError,
     KeyRefusedError,
     ModelNotFoundError,
     NoCreditError,
@@ -57,6 +58,11 @@ _BUSY = re.compile(
 )
 _NO_CREDIT = re.compile(
     r"insufficient_quota|exceeded your current quota|billing|credit balance|payment required", re.IGNORECASE
+)
+_FILTERED = re.compile(
+    r"content_filter|content[ _]policy|content management policy|requires moderation|input was flagged"
+    r"|moderation_blocked|data_inspection_failed|safety system",
+    re.IGNORECASE,
 )
 _WRONG_ADDRESS = re.compile(r"unexpected endpoint or method", re.IGNORECASE)
 
@@ -134,13 +140,10 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER) if seconds == seconds else None  # noqa: PLR0124 - NaN
 
 
-def _classify(status: int, complaint: Complaint, backend: str, wait: float | None) -> BackendError:  # noqa: PLR0911
+def _classify(status: int, complaint: Complaint, backend: str, wait: float | None) -> BackendError:
     text, message = complaint.text, _short(complaint.message)
-    if complaint.kind != "page":
-        if _OVERFLOW.search(text) and status not in {401, 403, 429}:
-            return ContextOverflowError(message, backend=backend, limit=complaint.limit or _limit_in(text))
-        if _WRONG_ADDRESS.search(text):
-            return BackendRefusedError(f"no such endpoint: the url should end in /v1 ({message})", backend=backend)
+    if complaint.kind != "page" and (error := _of_the_request(status, complaint, backend)):
+        return error
     no_credit = status == 402 or _NO_CREDIT.search(text)
     if no_credit or status in {401, 403}:
         return (NoCreditError if no_credit else KeyRefusedError)(message, backend=backend)
@@ -150,8 +153,8 @@ def _classify(status: int, complaint: Complaint, backend: str, wait: float | Non
         return ModelNotFoundError(message, backend=backend)
     if status == 529 or status >= 500 or status in {408, 425}:
         busy = status in {503, 529} or _BUSY.search(text)
-        error = BackendBusyError if busy else BackendUnavailableError
-        return error(f"HTTP {status}: {message}", backend=backend, retry_after=wait)
+        failure = BackendBusyError if busy else BackendUnavailableError
+        return failure(f"HTTP {status}: {message}", backend=backend, retry_after=wait)
     if complaint.kind == "page" and status == 200:
         return BackendUnavailableError(f"answered a page instead of JSON: {message}", backend=backend)
     if status == 404:
@@ -165,6 +168,19 @@ def _classify(status: int, complaint: Complaint, backend: str, wait: float | Non
     if status == 200:
         return BackendInterruptedError(message, backend=backend)
     return BackendRefusedError(f"HTTP {status}: {message}", backend=backend)
+
+
+def _of_the_request(status: int, complaint: Complaint, backend: str) -> BackendError | None:
+    """Return the error when it is about what was asked, or where: another status would tell it as well."""
+    text, message = complaint.text, _short(complaint.message)
+    if _OVERFLOW.search(text) and status not in {401, 403, 429}:
+        return ContextOverflowError(message, backend=backend, limit=complaint.limit or _limit_in(text))
+    if _WRONG_ADDRESS.search(text):
+        return BackendRefusedError(f"no such endpoint: the url should end in /v1 ({message})", backend=backend)
+    if _FILTERED.search(text) and status in {200, 400, 403, 422, 451}:
+        # not the key's fault, which would rest for everybody because of one message
+        return FilteredError(message, backend=backend)
+    return None
 
 
 def _detail(detail: Any) -> str:

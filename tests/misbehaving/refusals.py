@@ -240,6 +240,30 @@ failure(
     _openai("You exceeded your current quota, please check your plan.", code="insufficient_quota"),
 )
 
+failure(
+    "moderated",
+    "OpenRouter: 403 for what was said, with a good key",
+    403,
+    {
+        "error": {
+            "code": 403,
+            "message": 'nope/nope requires moderation on Nope. Your input was flagged for "violence". No credits were charged.',
+            "metadata": {"reasons": ["violence"], "flagged_input": "SECRET WORDS", "provider_name": "Nope"},
+        }
+    },
+)
+failure(
+    "prompt-filtered",
+    "Azure OpenAI",
+    400,
+    _openai(
+        "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. "
+        "Please modify your prompt and retry.",
+        code="content_filter",
+        param="prompt",
+    ),
+)
+
 _LIMITED = _openai("Rate limit reached for requests", code="rate_limit_exceeded")
 failure("429", "every provider", 429, _LIMITED)
 failure("429-seconds", "every provider", 429, _LIMITED, {"Retry-After": "7"})

@@ -17,6 +17,7 @@ from service.llm.errors import (
     BackendUnavailableError,
     CannotContinueError,
     ContextOverflowError,
+    FilteredError,
     KeyRefusedError,
     ModelNotFoundError,
     QueueTimeoutError,
@@ -175,6 +176,20 @@ async def test_all_keys_refused_is_told_each_time(pool_of: MakePool, odd: Callab
 
 def exported_circuit(backend: str) -> float | None:
     return REGISTRY.get_sample_value("rapport_backend_circuit_open", {"backend": backend})
+
+
+@pytest.mark.parametrize("quirk", ["moderated", "prompt-filtered"])
+async def test_one_users_words_that_a_provider_refuses_rest_no_key(
+    quirk: str, pool_of: MakePool, odd: Callable[..., BackendConfig]
+) -> None:
+    pool = pool_of(odd(quirk, name="strict", api_keys=("a-long-secret-key",)))
+    with pytest.raises(FilteredError) as raised:
+        await ask(pool)
+    assert "put it differently" in raised.value.told
+    seen = describe(pool)[0]
+    assert (seen["state"], seen["keys"][0]["state"]) == ("ready", "ready"), "nobody else would be answered"
+    lenient = pool_of(odd(quirk, name="strict"), odd("normal", name="lenient"))
+    assert (await ask(lenient))[1].backend == "lenient"
 
 
 async def test_the_circuit_opens_and_closes_again(

@@ -15,6 +15,7 @@ from service.llm.errors import (
     CannotContinueError,
     ContextOverflowError,
     EmptyReplyError,
+    FilteredError,
     KeyRefusedError,
     ModelNotFoundError,
     NoCreditError,
@@ -109,6 +110,8 @@ async def test_structured_answers_come_in_the_form_a_server_takes(quirk: str, ba
         ("wrong-endpoint", BackendRefusedError, None),
         ("key-refused", KeyRefusedError, None),
         ("no-credit", NoCreditError, None),
+        ("moderated", FilteredError, None),
+        ("prompt-filtered", FilteredError, None),
         ("429", BackendBusyError, None),
         ("500", BackendUnavailableError, None),
         ("502-html", BackendUnavailableError, None),
@@ -135,6 +138,7 @@ async def test_a_failure_before_the_first_token_has_its_own_error(
     assert raised.value.limit == limit
     assert raised.value.backend == "odd"
     assert "<" not in str(raised.value)
+    assert "SECRET" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
