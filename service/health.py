@@ -96,7 +96,7 @@ async def _backends(context: Runtime) -> tuple[str, bool, str]:
     providers = context.backends.providers
     if not providers:
         return "down", False, "no model server is configured: set LLM_BACKENDS, OPENAI_API_KEY or LMSTUDIO_URL"
-    resting = [provider.name for provider in providers if provider.circuit.is_open or provider.wait() > 0]
+    resting = [provider.name for provider in providers if provider.is_resting]
     return (
         ("down" if len(resting) == len(providers) else "up"),
         False,

@@ -28,6 +28,11 @@ class CircuitBreaker:
         """True when a call now would be refused."""
         return self.wait() > 0 or self._trying
 
+    @property
+    def is_tried(self) -> bool:
+        """One call is out that decides whether the rest is over; others are refused until its outcome is known."""
+        return self._trying
+
     def wait(self) -> float:
         """Return the seconds until a call may be tried."""
         return max(0.0, self._until - self._clock())

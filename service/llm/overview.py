@@ -4,6 +4,7 @@ import math
 from typing import Any
 from urllib.parse import urlsplit
 
+from service.llm.breaker import CircuitBreaker
 from service.llm.pool import Backends
 from service.llm.providers import Key, Provider
 
@@ -44,7 +45,7 @@ def _described(backends: Backends, provider: Provider) -> dict[str, Any]:
         "small_talk": config.small_talk,
         "state": _state(provider),
         "retry_in": math.ceil(provider.wait()),
-        "breaker": {"open": provider.circuit.is_open, "failures_in_a_row": provider.circuit.failures},
+        "breaker": _breaker(provider.circuit),
         "keys": [_key(number, key) for number, key in enumerate(provider.keys, 1) if config.api_keys],
         "permits": {
             "limit": provider.permits.limit,
@@ -78,13 +79,32 @@ def _state(provider: Provider) -> str:
         return "budget_spent"
     if all(key.refused is not None and key.circuit.wait() for key in provider.keys):
         return "keys_refused"
-    return "resting" if provider.wait() or provider.circuit.is_open else "ready"
+    return "resting" if provider.is_resting else "ready"
+
+
+def _breaker(circuit: CircuitBreaker) -> dict[str, Any]:
+    return {
+        "open": circuit.is_open,
+        "tried": circuit.is_tried,
+        "failures_in_a_row": circuit.failures,
+        "retry_in": math.ceil(circuit.wait()),
+    }
 
 
 def _key(number: int, key: Key) -> dict[str, Any]:
-    resting = math.ceil(key.circuit.wait())
-    state = ("refused" if key.refused is not None else "resting") if resting else "ready"
-    return {"number": number, "ends_with": key.last, "state": state, "retry_in": resting, "calls": key.used}
+    """A key without a rest whose one call is out is `tried`: no other call is made with it."""
+    breaker = _breaker(key.circuit)
+    state = ("refused" if key.refused is not None else "resting") if breaker["retry_in"] else "ready"
+    if state == "ready" and breaker["tried"]:
+        state = "tried"
+    return {
+        "number": number,
+        "ends_with": key.last,
+        "state": state,
+        "retry_in": breaker["retry_in"],
+        "breaker": breaker,
+        "calls": key.used,
+    }
 
 
 def _address(url: str) -> str:

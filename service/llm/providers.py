@@ -134,6 +134,11 @@ class Provider:
         ready = [key for key in self.keys if not key.circuit.is_open]
         return min(ready, key=lambda key: key.used, default=None)
 
+    @property
+    def is_resting(self) -> bool:
+        """A call now would be refused: the server's circuit is open, or that of each of its keys."""
+        return self.circuit.is_open or self.key() is None
+
     def rest_reason(self) -> BackendError:
         """Return why no call may be made now: keys that were refused are not a busy server."""
         wait = max(0.2, self.wait())
@@ -251,7 +256,7 @@ def build_provider(
         last = [key[-4:] if len(key) >= 12 else "" for key in keys]
     budget = Budget(ledger, config.name, config.prices.daily_budget)
     keyed = [Key(backend, CircuitBreaker(clock), last=end) for backend, end in zip(backends, last, strict=True)]
-    circuit = CircuitBreaker(clock)
+    provider = Provider(config, keyed, Permits(config.max_concurrency), CircuitBreaker(clock), budget, clock)
     # asked when somebody looks: a rest ends by itself, with nothing happening that could set a number
-    CIRCUIT_OPEN.labels(config.name).set_function(lambda: float(circuit.is_open))
-    return Provider(config, keyed, Permits(config.max_concurrency), circuit, budget, clock)
+    CIRCUIT_OPEN.labels(config.name).set_function(lambda: float(provider.is_resting))
+    return provider

@@ -4,15 +4,23 @@ from pydantic import BaseModel, Field
 
 
 class Breaker(BaseModel):
-    open: bool = Field(description="True while no call is made, after failures in a row")
+    """After failures in a row nothing is asked for a while; then one call tries, and decides."""
+
+    open: bool = Field(description="True while a call would be refused here")
+    tried: bool = Field(description="Whether the one call that tries is out")
     failures_in_a_row: int
+    retry_in: int = Field(description="Seconds until a call tries; 0 when it may, or when one does")
 
 
 class KeyView(BaseModel):
     number: int
     ends_with: str = Field(description="Its last four characters; nothing of a short one")
-    state: str = Field(description="ready, refused (the server doesn't accept it) or resting (it is limited)")
-    retry_in: int = Field(description="Seconds")
+    state: str = Field(
+        description="ready, refused (the server doesn't accept it), resting (it is limited, or was busy in a row) or "
+        "tried (one call finds out whether that is over)"
+    )
+    retry_in: int = Field(description="Seconds until it is used again")
+    breaker: Breaker
     calls: int
 
 

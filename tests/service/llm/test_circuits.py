@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 import pytest
+from prometheus_client import REGISTRY
 
 from memory.errors import EmbedderUnavailableError
 from service.llm.breaker import LONGEST_REST, THRESHOLD
@@ -14,6 +15,7 @@ from service.llm.errors import BackendBusyError, BackendError, BackendTimeoutErr
 from service.llm.overview import describe
 from service.llm.pool import Backends
 from service.llm.providers import KEY_REST, Provider
+from service.llm.schemas import BackendView
 from tests.misbehaving.process import Misbehaving
 from tests.misbehaving.script import REPLY
 from tests.service.llm.reading import HELLO, fixed
@@ -131,7 +133,7 @@ async def test_a_try_that_its_caller_leaves_is_no_try(
     time.now += provider.wait()
     misbehaving.override("slow-first-token")
     leaving = asyncio.create_task(ask(pool))
-    while not misbehaving.state()["counts"].get(MODEL) and not leaving.done():
+    while not misbehaving.state()["counts"].get(MODEL) and not leaving.done():  # noqa: ASYNC110 - another process's
         await asyncio.sleep(0.01)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
@@ -139,14 +141,48 @@ async def test_a_try_that_its_caller_leaves_is_no_try(
     assert await ask(pool) == REPLY
 
 
+async def test_operators_see_which_circuit_is_open_and_until_when(misbehaving: Misbehaving, time: Time) -> None:
+    config = BackendConfig(
+        name="b", url=misbehaving.url, model=MODEL, api_keys=("first-secret-key", "other-secret-key")
+    )
+    pool = Backends([config], clock=time, learn=False)
+    try:
+        (provider,) = pool.providers
+        one, other = provider.keys
+        for _ in range(THRESHOLD):
+            provider.blame(one, BackendBusyError("loading"))
+        time.now += 1.5
+        seen = describe(pool)[0]
+        assert (seen["state"], seen["retry_in"], seen["breaker"]["open"]) == ("ready", 0, False)
+        assert REGISTRY.get_sample_value("rapport_backend_circuit_open", {"backend": "b"}) == 0
+        shut = {"open": True, "tried": False, "failures_in_a_row": 3, "retry_in": 4}
+        assert [(key["state"], key["retry_in"], key["breaker"]) for key in seen["keys"]] == [
+            ("resting", 4, shut),
+            ("ready", 0, {"open": False, "tried": False, "failures_in_a_row": 0, "retry_in": 0}),
+        ]
+        provider.blame(other, BackendBusyError("limited", retry_after=2.2))
+        assert (describe(pool)[0]["state"], describe(pool)[0]["retry_in"]) == ("resting", 3)
+        time.now += 3.5
+        one.circuit.attempt()
+        provider.blame(other, BackendBusyError("limited", retry_after=9.0))
+        seen = describe(pool)[0]
+        assert seen["state"] == "resting", "no call would be made now"
+        assert REGISTRY.get_sample_value("rapport_backend_circuit_open", {"backend": "b"}) == 1
+        assert [(key["state"], key["retry_in"]) for key in seen["keys"]] == [("tried", 0), ("resting", 9)]
+        for _ in range(THRESHOLD):
+            provider.blame(one, BackendTimeoutError("no first token"))
+        assert describe(pool)[0]["breaker"] == {**shut, "retry_in": 5}
+        BackendView.model_validate(describe(pool)[0])
+    finally:
+        await pool.aclose()
+
+
 @pytest.mark.parametrize("model", ["overflow-once#half-open", "thinks-too-long"])
 async def test_a_call_that_tries_may_be_made_once_more_in_another_form(
     model: str, misbehaving: Misbehaving, time: Time
 ) -> None:
     """One smaller prompt, or more room to think: the second call is the same try, and finds no circuit in its way."""
-    pool = Backends(
-        [BackendConfig(name="b", url=misbehaving.url, model=model)], clock=time, learn=False, patience=0.0
-    )
+    pool = Backends([BackendConfig(name="b", url=misbehaving.url, model=model)], clock=time, learn=False, patience=0.0)
     (provider,) = pool.providers
     for _ in range(THRESHOLD):
         provider.blame(provider.keys[0], BackendBusyError("loading"))
