@@ -20,6 +20,7 @@ from service.llm.findings import (
     Finding,
     dialect_finding,
     embedding_finding,
+    eviction_findings,
     found_servers,
     missing_model,
     model_findings,
@@ -27,7 +28,7 @@ from service.llm.findings import (
     reply_findings,
     unreachable,
 )
-from service.llm.models import loaded_models
+from service.llm.models import loaded_models, native_type
 from service.llm.openai_compatible import OpenAICompatibleBackend
 from service.llm.probing import examine as probe
 
@@ -85,7 +86,14 @@ async def examine(
         config.model_copy(update={"embedding_model": model}) if model and config.name == chosen else config
         for config in configs
     ]
-    return Report(tuple([await _examined(config, store, embeds=config.name == chosen) for config in named]))
+    return Report(
+        tuple(
+            [
+                await _examined(config, store, embeds=config.name == chosen, rivals=_rivals(config, named))
+                for config in named
+            ]
+        )
+    )
 
 
 def main(
@@ -121,18 +129,29 @@ def show(report: Report, console: Console) -> None:
         )
 
 
-async def _examined(config: BackendConfig, store: CapabilityStore | None, *, embeds: bool) -> Examination:
+def _rivals(config: BackendConfig, configs: Sequence[BackendConfig]) -> tuple[str, ...]:
+    """The backends that ask the same server for another model than this one."""
+    return tuple(
+        other.name for other in configs if config.url and other.url == config.url and other.model != config.model
+    )
+
+
+async def _examined(
+    config: BackendConfig, store: CapabilityStore | None, *, embeds: bool, rivals: tuple[str, ...]
+) -> Examination:
     if config.kind == "scripted":
         note = Finding("model", "note", "scripted: for tests and demos; its replies are rules, not a model's")
         return Examination(config.name, "", config.model or "scripted", (note,))
     backend = OpenAICompatibleBackend(config)
     try:
-        return await _questioned(backend, store, embeds=embeds)
+        return await _questioned(backend, store, embeds=embeds, rivals=rivals)
     finally:
         await backend.aclose()
 
 
-async def _questioned(backend: OpenAICompatibleBackend, store: CapabilityStore | None, *, embeds: bool) -> Examination:
+async def _questioned(
+    backend: OpenAICompatibleBackend, store: CapabilityStore | None, *, embeds: bool, rivals: tuple[str, ...]
+) -> Examination:
     config = backend.config
     started = time.monotonic()
     try:
@@ -153,11 +172,23 @@ async def _questioned(backend: OpenAICompatibleBackend, store: CapabilityStore |
     loaded = await _loaded(backend) if record.server == "lmstudio" else ()
     found += [
         *model_findings(config, model, listed, record, loaded),
+        *eviction_findings(config, record, await _embedder_type(backend), rivals),
         *reply_findings(record),
         *([asked] if (asked := dialect_finding(backend.dialect(model))) else []),
         embedding_finding(config, record, chosen=embeds),
     ]
     return Examination(config.name, config.url, model, tuple(found), record)
+
+
+async def _embedder_type(backend: OpenAICompatibleBackend) -> str:
+    """Return what LM Studio takes the embedding model for, empty when it is another server or doesn't say."""
+    try:
+        return native_type(
+            await backend.get("/api/v1/models", root=True, timeout=3.0),
+            backend.config.embedding_model.partition("@")[0],
+        )
+    except BackendError:
+        return ""
 
 
 async def _usual_servers() -> list[str]:

@@ -25,6 +25,7 @@ from service.llm.errors import (
     KeyRefusedError,
 )
 from service.llm.openai_compatible import OpenAICompatibleBackend
+from service.llm.residence import Residence
 from service.llm.spend import Budget, DailyLedger, PostgresSpend
 
 BATCH = 64
@@ -81,6 +82,7 @@ class BackendEmbedder:
         keys = config.api_keys or ("",)
         self._keys = [backend] if backend else [OpenAICompatibleBackend(config, api_key=key) for key in keys]
         self._key = 0
+        self._residence = Residence(self._keys[0], self._model, clock=clock)
         self._pause = pause
         self._longest = LONGEST_TEXT
         self._circuit = CircuitBreaker(clock)
@@ -133,6 +135,7 @@ class BackendEmbedder:
     async def aclose(self) -> None:
         await self._questions.aclose()
         await self._bulk.aclose()
+        await self._residence.aclose()
         for backend in self._keys:
             await backend.aclose()
         merging, self._merging = self._merging, None
@@ -202,6 +205,7 @@ class BackendEmbedder:
             raise BackendBusyError(
                 "resting after failures", backend=self.backend_name, retry_after=max(0.2, self._circuit.wait())
             )
+        await self._residence.ensured(patience)
         self._circuit.attempt()
         try:
             vectors = await self._call(texts, patience)

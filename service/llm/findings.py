@@ -126,15 +126,45 @@ def model_findings(
             f"LM Studio has {', '.join(loaded)} in memory, not {model}",
             "load it there (or `lms load`); else the first message waits, and loading it may end replies of the other",
         )
-    if record.server == "lmstudio" and config.embedding_model:
+    yield _context(config, record)
+
+
+def eviction_findings(
+    config: BackendConfig, record: Capabilities, embedder: str, rivals: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Yield which models of one LM Studio end each other's replies. It takes the embedding model for an `embedder`;
+    `rivals` are backends that ask it for other chat models."""
+    if record.server != "lmstudio":
+        return
+    if rivals:
+        yield Finding(
+            "eviction",
+            "warn",
+            f"{', '.join(rivals)} asks the same LM Studio for another chat model: loading one may end replies of the other",
+            "load both by hand (`lms load`), or switch “Auto-Evict” off (Developer, Server Settings)",
+        )
+    if not config.embedding_model:
+        return
+    if embedder == "embedding":
+        yield Finding(
+            "eviction", "ok", "when the embedding model isn't in memory it is loaded by name, which ends no reply"
+        )
+    elif embedder:
+        yield Finding(
+            "eviction",
+            "warn",
+            f"LM Studio takes {config.embedding_model} for a model of type {embedder}: asked for vectors it may load "
+            "one copy more for each call, and unload the chat model",
+            "use a model whose id begins with text-embedding-, or load both models by hand",
+        )
+    else:
         yield Finding(
             "eviction",
             "warn",
             "chat and embeddings come from one LM Studio",
-            "Developer, Server Settings: switch “Auto-Evict” off, or load both models by hand; otherwise an embedding "
-            "may unload the chat model in the middle of a reply",
+            "update LM Studio to 0.4, or switch “Auto-Evict” off (Developer, Server Settings), or load both models by "
+            "hand; otherwise an embedding may unload the chat model in the middle of a reply",
         )
-    yield _context(config, record)
 
 
 def reply_findings(record: Capabilities) -> Iterator[Finding]:

@@ -55,6 +55,25 @@ def loaded_models(answer: Any) -> tuple[LoadedModel, ...]:
     return tuple(found)
 
 
+def is_asleep(answer: Any, model: str) -> bool:
+    """Tell whether LM Studio has the embedding model `model` and not in memory, from /api/v1/models."""
+    item = _native(answer, model)
+    return item.get("type") == "embedding" and item.get("loaded_instances") == []
+
+
+def native_type(answer: Any, model: str) -> str:
+    """Return what LM Studio takes `model` for ("llm", "embedding"), from /api/v1/models; empty when it doesn't say."""
+    return str(_native(answer, model).get("type") or "")
+
+
+def _native(answer: Any, model: str) -> dict[str, Any]:
+    models = answer.get("models") if isinstance(answer, dict) else None
+    for item in models if isinstance(models, list) else ():
+        if isinstance(item, dict) and item.get("key") == model:
+            return item
+    return {}
+
+
 def listed_context(answer: Any, model: str) -> int | None:
     """Return the context that the OpenAI list tells for `model`: each server names it differently."""
     for item in (answer.get("data") or ()) if isinstance(answer, dict) else ():

@@ -135,9 +135,9 @@ class OpenAICompatibleBackend:
         """Return the JSON of a GET below the base url (or the server's root). Raises a `BackendError`."""
         return await self._call("GET", path, None, root=root, patience=timeout)
 
-    async def post(self, path: str, body: dict[str, Any], *, timeout: float = 60.0) -> Any:  # noqa: ASYNC109 - a whole call's patience
-        """Return the JSON of a POST below the base url. Raises a `BackendError`."""
-        return await self._call("POST", path, body, root=False, patience=timeout)
+    async def post(self, path: str, body: dict[str, Any], *, root: bool = False, timeout: float = 60.0) -> Any:  # noqa: ASYNC109 - a whole call's patience
+        """Return the JSON of a POST below the base url (or the server's root). Raises a `BackendError`."""
+        return await self._call("POST", path, body, root=root, patience=timeout)
 
     async def aclose(self) -> None:
         if self._session is not None and self._owns_session:

@@ -20,6 +20,8 @@ __all__ = ["application", "breaking", "refusals", "streams"]
 STATE = web.AppKey("state", State)
 DIMENSIONS = 8
 LOADING = 0.1
+ASLEEP = "text-embedding-asleep"
+"""On disk and not in memory: asked for vectors it is loaded just in time, and evicts; by name, it doesn't."""
 REAL: list[MiniLmEmbedder] = []
 
 
@@ -76,7 +78,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 
 async def models(request: web.Request) -> web.Response:
-    names = ["text-embedding-tiny", *sorted(QUIRKS)]
+    names = ["text-embedding-tiny", ASLEEP, *sorted(QUIRKS)]
     return web.json_response(
         {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "tests"} for name in names]}
     )
@@ -84,6 +86,7 @@ async def models(request: web.Request) -> web.Response:
 
 async def native_models(request: web.Request) -> web.Response:
     loaded = [{"id": "normal", "config": {"context_length": 4096}}]
+    woken = [{"id": ASLEEP}] if ASLEEP in request.app[STATE].loaded else []
     return web.json_response(
         {
             "models": [
@@ -92,11 +95,24 @@ async def native_models(request: web.Request) -> web.Response:
                     "key": "text-embedding-tiny",
                     "loaded_instances": [{"id": "text-embedding-tiny"}],
                 },
+                {"type": "embedding", "key": ASLEEP, "loaded_instances": woken},
+                {"type": "llm", "key": "llm-typed-embedder", "loaded_instances": []},
                 {"type": "llm", "key": "no-usage", "max_context_length": 131072, "loaded_instances": []},
                 {"type": "llm", "key": "normal", "max_context_length": 262144, "loaded_instances": loaded},
             ]
         }
     )
+
+
+async def native_load(request: web.Request) -> web.Response:
+    """Loads one more copy, as LM Studio does, and evicts nothing."""
+    state = request.app[STATE]
+    model = str((await request.json())["model"])
+    state.requests.append({"load": model})
+    state.copies[model] += 1
+    await asyncio.sleep(LOADING)
+    state.loaded.add(model)
+    return web.json_response({"type": "embedding", "instance_id": model, "status": "loaded"})
 
 
 async def props(request: web.Request) -> web.Response:
@@ -109,8 +125,11 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     model = str(body.get("model", "")).partition("#")[0]
     texts = body.get("input")
     state.requests.append({"embeddings": body})
-    for running in state.running:
-        running.set()
+    if model == ASLEEP and model not in state.loaded:
+        state.copies[model] += 1
+        state.loaded.add(model)
+        for running in state.running:
+            running.set()
     if model == "llm-typed-embedder":
         return web.json_response({"error": "No models loaded. Please load a model."}, status=404)
     texts = [texts] if isinstance(texts, str) else texts
@@ -224,6 +243,7 @@ def application() -> web.Application:
     app.router.add_get("/v1/models", models)
     app.router.add_post("/v1/embeddings", embeddings)
     app.router.add_get("/api/v1/models", native_models)
+    app.router.add_post("/api/v1/models/load", native_load)
     app.router.add_get("/props", props)
     app.router.add_get("/control/state", control_state)
     app.router.add_get("/control/quirks", quirks)

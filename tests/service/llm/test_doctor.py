@@ -78,13 +78,29 @@ async def test_servers_at_the_usual_addresses_are_found(
 async def test_embeddings_are_measured(misbehaving: Misbehaving) -> None:
     seen = await examined(misbehaving.url, embedding_model="text-embedding-tiny")
     assert seen.capabilities.embedding_width == 8
-    assert finding(seen, "eviction")[0] == "warn"
+    assert finding(seen, "eviction")[:2] == (
+        "ok",
+        "when the embedding model isn't in memory it is loaded by name, which ends no reply",
+    )
     assert "EMBEDDINGS=b" in finding(seen, "embeddings")[2]
     report = await examine([seen_as("b", misbehaving)], embeddings="b/text-embedding-tiny")
     assert "makes the memories' vectors" in finding(report.backends[0], "embeddings")[1]
     seen = await examined(misbehaving.url, embedding_model="llm-typed-embedder")
     assert not seen.works
     assert "text-embedding-" in finding(seen, "embeddings")[2]
+    assert "type llm" in finding(seen, "eviction")[1]
+    unlisted = await examined(misbehaving.url, embedding_model="shuffled")
+    assert "Auto-Evict" in finding(unlisted, "eviction")[2]
+
+
+async def test_two_chat_models_of_one_lm_studio_are_told_of(misbehaving: Misbehaving) -> None:
+    other = BackendConfig(name="small", url=misbehaving.url, model="fast", tier="small")
+    desk, small = (await examine([seen_as("desk", misbehaving), other])).backends
+    assert finding(desk, "eviction")[0] == "warn"
+    assert "small asks the same LM Studio" in finding(desk, "eviction")[1]
+    assert "desk asks the same LM Studio" in finding(small, "eviction")[1]
+    twin = (await examine([seen_as("desk", misbehaving), seen_as("twin", misbehaving)])).backends[0]
+    assert not [found for found in twin.findings if found.topic == "eviction"]
 
 
 async def test_a_server_that_is_not_there(misbehaving: Misbehaving) -> None:

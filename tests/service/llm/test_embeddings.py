@@ -15,9 +15,19 @@ from memory.postgres import Database, PoolConfig
 from service.llm.breaker import FIRST_REST
 from service.llm.config import BackendConfig
 from service.llm.embeddings import BackendEmbedder, WrongWidthError
-from service.llm.errors import BackendInterruptedError, BackendRefusedError, BudgetSpentError, ModelNotFoundError
+from service.llm.errors import (
+    BackendInterruptedError,
+    BackendRefusedError,
+    BudgetSpentError,
+    ModelNotFoundError,
+    QueueTimeoutError,
+)
+from service.llm.residence import LOOK_EVERY
 from service.llm.spend import PostgresSpend
 from tests.misbehaving.process import Misbehaving
+from tests.misbehaving.script import REPLY
+from tests.service.llm.conftest import MakeBackend
+from tests.service.llm.reading import HELLO, read
 
 Make = Callable[..., BackendEmbedder]
 
@@ -85,6 +95,46 @@ async def test_failures_reach_everyone_who_waits(embedder_for: Make) -> None:
     gone = embedder_for(url="http://127.0.0.1:9/v1")
     answers = await asyncio.gather(gone.embed(["a"]), gone.embed(["b"]), return_exceptions=True)
     assert all(isinstance(answer, EmbedderUnavailableError) for answer in answers)
+
+
+async def test_an_embedding_model_is_loaded_by_name_and_ends_no_reply(
+    embedder_for: Make, backend_for: MakeBackend, misbehaving: Misbehaving
+) -> None:
+    """lmstudio#671, #1796: asked for its vectors, it is loaded just in time, and the chat model unloaded for it."""
+    embedder = embedder_for("text-embedding-asleep")
+    reading = asyncio.create_task(read(backend_for("jit-evict").stream(HELLO)))
+    async with asyncio.timeout(30):
+        while not misbehaving.state()["counts"].get("jit-evict"):  # noqa: ASYNC110 - another process's state
+            await asyncio.sleep(0.01)
+    await asyncio.gather(embedder.embed(["Who am I?"], question=True), embedder.embed(["a line"]))
+    text, _, last = await reading
+    assert (text.rstrip(), last.finish_reason) == (REPLY, "stop")
+    seen = misbehaving.state()
+    assert seen["copies"] == {"text-embedding-asleep": 1}
+    assert [next(iter(request)) for request in seen["requests"]][1:] == ["load", "embeddings", "embeddings"]
+
+
+async def test_a_load_that_takes_long_is_not_waited_for_and_not_begun_again(
+    embedder_for: Make, misbehaving: Misbehaving
+) -> None:
+    embedder = embedder_for("text-embedding-asleep")
+    with pytest.raises(QueueTimeoutError):
+        await embedder._residence.ensured(0.001)
+    assert (await embedder.embed(["a line"])).shape == (1, 8)
+    assert not embedder.is_resting
+    assert misbehaving.state()["copies"] == {"text-embedding-asleep": 1}
+
+
+async def test_a_model_that_was_unloaded_since_is_loaded_by_name_again(
+    embedder_for: Make, misbehaving: Misbehaving
+) -> None:
+    now = [0.0]
+    embedder = embedder_for("text-embedding-asleep", clock=lambda: now[0])
+    await embedder.embed(["a line"])
+    misbehaving.reset()  # which unloads it
+    now[0] += LOOK_EVERY
+    await embedder.embed(["another line"])
+    assert [next(iter(request)) for request in misbehaving.state()["requests"]] == ["load", "embeddings"]
 
 
 async def test_a_question_overtakes_bulk_work(embedder_for: Make, misbehaving: Misbehaving) -> None:

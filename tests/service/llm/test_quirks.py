@@ -208,7 +208,7 @@ async def test_a_model_that_is_evicted_by_another_call_interrupts_its_reply(back
     backend = backend_for("jit-evict")
     reading = asyncio.create_task(read_until_error(backend.stream(HELLO)))
     await asyncio.sleep(0.15)
-    await backend.post("/embeddings", {"model": "text-embedding-tiny", "input": ["hello"]})
+    await backend.post("/embeddings", {"model": "text-embedding-asleep", "input": ["hello"]})
     heard, error = await reading
     assert type(error) is BackendInterruptedError
     assert heard
