@@ -132,6 +132,14 @@ async def empty_length(call: Call) -> web.StreamResponse:
     return await call.finish(response, finish="length")
 
 
+@quirk("empty-stop", "lmstudio#1602: no text, finish reason stop, a usage of zeros")
+async def empty_stop(call: Call) -> web.StreamResponse:
+    response = await call.open()
+    zero = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    await response.write(chunk(call.model, finish="stop", usage=zero) + DONE)
+    return response
+
+
 @quirk("content-filter-empty", "OpenAI, Azure: honeychat")
 async def content_filter(call: Call) -> web.StreamResponse:
     return await call.finish(await call.open(), finish="content_filter")

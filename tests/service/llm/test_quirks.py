@@ -126,6 +126,7 @@ async def test_structured_answers_come_in_the_form_a_server_takes(quirk: str, ba
         ("all-reasoning", EmptyReplyError, None),
         ("think-never-closed", EmptyReplyError, None),
         ("empty-length", EmptyReplyError, None),
+        ("empty-stop", EmptyReplyError, None),
         ("content-filter-empty", EmptyReplyError, None),
     ],
 )
