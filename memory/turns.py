@@ -27,7 +27,7 @@ from memory.errors import (
 )
 from memory.gates import GATED, Gate
 from memory.postgres import Connection
-from memory.vault import index_key, opened, opened_in, sealed, sealed_in
+from memory.vault import index_key, opened, opened_in, ring_of, sealed, sealed_in
 
 TurnState = Literal["running", "completed", "stopped", "failed"]
 
@@ -251,6 +251,7 @@ WHERE (t.user_id, t.id) IN (
     SELECT user_id, id FROM turns
     WHERE status = 'running' AND (lease_until IS NULL OR lease_until < clock_timestamp() - $5 * interval '1 second')
         AND ($3::uuid IS NULL OR id = $3) AND id <> ALL($4::uuid[])
+        AND NOT EXISTS (SELECT FROM user_keys k WHERE k.user_id = turns.user_id AND k.master <> ALL($6::text[]))
     ORDER BY lease_until NULLS FIRST LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 RETURNING t.user_id, t.id, t.conversation_id, t.user_message_id, t.epoch, t.attempts, t.checkpoint, t.request, t.route, t.created_at,
@@ -270,18 +271,23 @@ async def claim(
     """Become the writer of turns that nobody writes: new ones left to a runner, or those whose writer's lease ran out.
 
     Turns that this process writes already are its `own`: a lease that ran out because the process was held up is renewed,
-    not taken over. `grace` leaves turns to others for so many seconds more.
+    not taken over. `grace` leaves turns to others for so many seconds more; those of users whose master key isn't here, while
+    it is being changed, are left to who has it. Words are sealed still (`open_claimed`): one user's that don't open must not
+    keep all others' turns from being claimed.
     """
-    rows = await connection.fetch(CLAIM, lease_seconds, limit, turn_id, list(own), grace)
-    claimed = [ClaimedTurn(*row) for row in rows]
-    return [
-        replace(
-            turn,
-            checkpoint=await opened(connection, turn.user_id, turn.checkpoint),
-            request=await opened_in(connection, turn.user_id, turn.request, TEXTS_OF_REQUEST),
-        )
-        for turn in claimed
-    ]
+    vault = ring_of(connection).vault
+    masters = [] if vault is None else list(vault.names)
+    rows = await connection.fetch(CLAIM, lease_seconds, limit, turn_id, list(own), grace, masters)
+    return [ClaimedTurn(*row) for row in rows]
+
+
+async def open_claimed(connection: Connection, turn: ClaimedTurn) -> ClaimedTurn:
+    """The turn with its words. Raises `KeyUnavailableError`."""
+    return replace(
+        turn,
+        checkpoint=await opened(connection, turn.user_id, turn.checkpoint),
+        request=await opened_in(connection, turn.user_id, turn.request, TEXTS_OF_REQUEST),
+    )
 
 
 COMMIT = """

@@ -6,7 +6,6 @@ holds one. What is stored beside vectors is the embedder's own `name`, which tel
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 
 import structlog
 
@@ -122,11 +121,15 @@ async def keep_filling(
     while True:
         missed = embedder.missed
         if missed != filled and not embedder.is_resting:
-            with suppress(LongTermMemoryError):
+            try:
                 if embedder.dimensions:
                     async with database.system() as connection:
                         await adopt(connection, embedder.name, embedder.dimensions, source)
                 while await fill_missing(database, embedder):
                     pass
                 filled = missed
+            except LongTermMemoryError as error:
+                log.debug("missing_vectors_not_filled", error=type(error).__name__)
+            except Exception:
+                log.exception("missing_vectors_not_filled")
         await asyncio.sleep(seconds)

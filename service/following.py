@@ -73,6 +73,8 @@ class FollowingEmbedder:
                 if told != str(error):
                     log.warning("embedding_model_not_followed", reason=str(error))
                     told = str(error)
+            except Exception:
+                log.exception("embedding_model_not_followed")
 
     async def aclose(self) -> None:
         """Close what was opened here."""

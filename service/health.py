@@ -38,8 +38,8 @@ async def live() -> dict[str, str]:
 @router.get("/health/ready", responses={503: {"model": Health}}, summary="This instance takes turns")
 async def ready(context: Context) -> JSONResponse:
     """503 when it doesn't. Redis and the model server may be away without that: see `dependencies`."""
-    names = ("postgresql", "redis", "queue", "backends")
-    checks = (_postgresql(context), _redis(context), _queue(context), _backends(context))
+    names = ("postgresql", "redis", "queue", "backends", "background")
+    checks = (_postgresql(context), _redis(context), _queue(context), _backends(context), _background(context))
     found = dict(zip(names, await asyncio.gather(*(_timed(check) for check in checks)), strict=True))
     if context.chat.draining:
         status = "draining"
@@ -90,6 +90,13 @@ async def _redis(context: Runtime) -> tuple[str, bool, str]:
 async def _queue(context: Runtime) -> tuple[str, bool, str]:
     ok, detail = await context.jobs.check()
     return "up" if ok else "down", False, detail
+
+
+async def _background(context: Runtime) -> tuple[str, bool, str]:
+    ended = context.background.ended
+    if not ended:
+        return "up", False, ""
+    return "down", any(ended.values()), f"ended by themselves: {', '.join(sorted(ended))}; restart this instance"
 
 
 async def _backends(context: Runtime) -> tuple[str, bool, str]:

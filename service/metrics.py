@@ -10,4 +10,7 @@ OUTBOX_REPAIRED = Counter(
 OUTBOX_WAITING = Gauge("rapport_outbox_waiting", "Conversations that wait to be learnt from")
 OUTBOX_OLDEST = Gauge("rapport_outbox_oldest_seconds", "How long the oldest of them has been due")
 QUARANTINED = Gauge("rapport_quarantined_ranges", "Stretches of conversation that could not be learnt from")
+TASKS_ENDED = Gauge(
+    "rapport_background_tasks_ended", "Background tasks that ended by themselves; should stay 0", ["task"]
+)
 CONNECTIONS_DROPPED = Counter("rapport_connections_dropped_total", "Connections given up", ["why"])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -14,6 +14,7 @@ from memory.ports import Embedder, Reasoner
 from memory.postgres import Database, PoolConfig
 from memory.vault import Vault
 from service.auth.authenticator import Authenticator
+from service.background import Background
 from service.chat.engine import ChatEngine
 from service.chat.leases import LeaseKeeper
 from service.chat.recall import Recaller
@@ -61,6 +62,7 @@ class Runtime:
     limits: Limits
     policies: Policies
     chat: ChatEngine
+    background: Background
 
 
 @asynccontextmanager
@@ -103,8 +105,8 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             tokens_per_day=settings.tokens_per_day,
             at_once=settings.turns_at_once,
         )
-        background = _keep_up(settings, database, embedder, own_embedder)
-        stack.push_async_callback(_stop, [*background, *_keep_turns(tools, chat, writes=writes)])
+        background = _keep_up(stack, settings, database, embedder, own_embedder)
+        _keep_turns(background, tools, chat, writes=writes)
         yield Runtime(
             settings=settings,
             database=database,
@@ -121,19 +123,17 @@ async def open_runtime(settings: Settings, *, writes_replies: bool | None = None
             limits=limits,
             policies=policies,
             chat=chat,
+            background=background,
         )
         await chat.drain(0)
 
 
-def _keep_turns(tools: Tools, chat: ChatEngine, *, writes: bool) -> list[asyncio.Task[None]]:
+def _keep_turns(background: Background, tools: Tools, chat: ChatEngine, *, writes: bool) -> None:
     """Renew what is written here, and take over, where replies are written, what others left."""
-    tasks = [
-        asyncio.create_task(tools.leases.run(), name="leases"),
-        asyncio.create_task(tools.rhythm.run(), name="rhythm"),
-    ]
+    background.start("leases", tools.leases.run(), required=True)
+    background.start("rhythm", tools.rhythm.run())
     if writes:
-        tasks.append(asyncio.create_task(chat.takeovers.run(), name="takeovers"))
-    return tasks
+        background.start("takeovers", chat.takeovers.run(), required=True)
 
 
 def _lease_database(settings: Settings, vault: Vault | None, stack: AsyncExitStack) -> Database:
@@ -154,14 +154,14 @@ def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
 
 
 def _keep_up(
-    settings: Settings, database: Database, following: FollowingEmbedder, own: Embedder
-) -> list[asyncio.Task[None]]:
+    stack: AsyncExitStack, settings: Settings, database: Database, following: FollowingEmbedder, own: Embedder
+) -> Background:
     """Follow the database's model, and fill in what was written while a server was away."""
-    tasks = [asyncio.create_task(following.run(), name="embedding-model")]
+    background = closing(stack, Background())
+    background.start("embedding-model", following.run())
     if isinstance(own, BackendEmbedder):  # the built-in one is never away
-        filling = keep_filling(own, database, settings.embeddings)
-        tasks.append(asyncio.create_task(filling, name="missing-vectors"))
-    return tasks
+        background.start("missing-vectors", keep_filling(own, database, settings.embeddings))
+    return background
 
 
 def _recaller(settings: Settings, database: Database, embedder: Embedder) -> Recaller:
@@ -210,11 +210,3 @@ async def _check(settings: Settings, database: Database, embedder: Embedder, sta
             stack.push_async_callback(await refuse_second_local_instance(settings.database_url.get_secret_value()))
     except StoreUnavailableError:
         log.warning("database_away_at_start")
-
-
-async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            await task

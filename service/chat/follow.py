@@ -81,7 +81,7 @@ class ReplyReader:
         database: Database,
         replies: ReplyLog,
         running: dict[UUID, LiveReply],
-        claim: Callable[[UUID], Awaitable[None]],
+        claim: Callable[[UUID], Awaitable[object]],
     ) -> None:
         self._database = database
         self._replies = replies

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
 
-from memory.errors import LongTermMemoryError
+from memory.errors import StoreUnavailableError
 from memory.gates import Gate
-from memory.leases import renew
+from memory.leases import Renewal, renew
 from memory.postgres import Database
 from memory.turns import note_upstream
+from service.chat.metrics import LOOP_FAILURES
 
 log = structlog.get_logger(__name__)
 
@@ -73,20 +75,19 @@ class LeaseKeeper:
         while True:
             await asyncio.sleep(self.lease_seconds / 3)
             if self._held:
-                await self.renew_all()
+                try:
+                    await self.renew_all()
+                except Exception:
+                    LOOP_FAILURES.labels("leases").inc()
+                    log.exception("leases_not_renewed", turns=len(self._held))
 
     async def renew_all(self) -> None:
         writers = list(self._held.values())
         now = time.monotonic()
         due = now - self._checkpointed >= CHECKPOINT_SECONDS
-        rows = [(w.user_id, w.turn_id, w.epoch, w.checkpoint() if due else None) for w in writers]
         try:
-            async with self._database.system() as connection:
-                renewed = {row.turn_id: row for row in await renew(connection, rows, self.lease_seconds, self._needs)}
-                for writer in writers if due else ():
-                    if place := writer.place():
-                        await note_upstream(connection, writer.user_id, writer.turn_id, writer.epoch, place)
-        except LongTermMemoryError as error:
+            renewed = await self._renew_or_less(writers, keep=due)
+        except StoreUnavailableError as error:
             # nobody else can claim either while PostgreSQL is away; if only we can't reach it, the log's fence stops us
             log.warning("leases_not_renewed", turns=len(writers), error=type(error).__name__)
             return
@@ -102,3 +103,24 @@ class LeaseKeeper:
                 writer.halt("gate")
             elif row.stop_requested:
                 writer.halt("stop")
+
+    async def _renew_or_less(self, writers: Sequence[Leaseholder], *, keep: bool) -> dict[UUID, Renewal]:
+        """As `_renew`; words of one reply that can't be kept must not cost all replies their leases."""
+        try:
+            return await self._renew(writers, keep=keep)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            LOOP_FAILURES.labels("checkpoints").inc()
+            log.exception("checkpoints_not_kept", turns=len(writers))
+            return await self._renew(writers, keep=False)
+
+    async def _renew(self, writers: Sequence[Leaseholder], *, keep: bool) -> dict[UUID, Renewal]:
+        """Renew all leases, and `keep` what the replies have come to."""
+        rows = [(w.user_id, w.turn_id, w.epoch, w.checkpoint() if keep else None) for w in writers]
+        async with self._database.system() as connection:
+            renewed = {row.turn_id: row for row in await renew(connection, rows, self.lease_seconds, self._needs)}
+            for writer in writers if keep else ():
+                if place := writer.place():
+                    await note_upstream(connection, writer.user_id, writer.turn_id, writer.epoch, place)
+        return renewed

@@ -9,6 +9,11 @@ TURNS_WAITING = Gauge("rapport_turns_waiting", "Turns that wait because this pro
 WORDS_ONLY = Counter("rapport_recalls_by_words_total", "Recalls without a vector of the question", ["why"])
 TAKEOVERS = Counter("rapport_takeovers_total", "Replies of other writers that this process went on with")
 REBASES = Counter("rapport_rebases_total", "Replies whose readers were given the text anew", ["reason"])
+LOOP_FAILURES = Counter(
+    "rapport_turn_loop_failures_total",
+    "Errors of ours while turns were claimed, taken over or kept; should stay 0",
+    ["what"],
+)
 ZOMBIE_WRITES = Counter("rapport_zombie_writes_total", "Writers of an earlier epoch that were refused")
 READERS = Gauge("rapport_stream_readers", "Open reply streams")
 FIRST_TOKEN = Histogram(

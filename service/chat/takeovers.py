@@ -8,14 +8,14 @@ from uuid import UUID
 import structlog
 
 from memory import turns
-from memory.errors import LongTermMemoryError, StoreUnavailableError
+from memory.errors import ConversationNotFoundError, LongTermMemoryError, StoreUnavailableError
 from memory.gates import Gate, may_continue
 from memory.postgres import Database
 from memory.transcript import read_branch
 from memory.turns import ClaimedTurn
 from service.chat.follow import accepted_event
 from service.chat.live import LiveReply
-from service.chat.metrics import TAKEOVERS
+from service.chat.metrics import LOOP_FAILURES, TAKEOVERS
 from service.chat.prompt import Material
 from service.chat.writer import Tools
 from service.errors import UnavailableError
@@ -31,6 +31,8 @@ MAX_ATTEMPTS = 6
 CLAIM_SECONDS = 0.2
 """Between looks for turns that nobody writes: on average half of it is added to a take-over's gap. A look costs each
 process about a millisecond."""
+FAILED_SECONDS = 1.0
+"""Between looks that fail by an error of ours: each is logged whole."""
 LOGLESS_SECONDS = 1.5
 """How long an instance that can't reach Redis leaves orphaned turns to instances that can."""
 BUSY_GRACE = 15
@@ -69,12 +71,14 @@ class Takeovers:
         """Look for turns that nobody writes, for ever; cancelled at shutdown."""
         while True:
             await asyncio.sleep(CLAIM_SECONDS)
-            await self.claim()
+            if not await self.claim():
+                await asyncio.sleep(FAILED_SECONDS)
 
-    async def claim(self, turn_id: UUID | None = None) -> None:
-        """Take over what nobody writes, or this one turn if nobody does."""
+    async def claim(self, turn_id: UUID | None = None) -> bool:
+        """Take over what nobody writes, or this one turn if nobody does. False when that failed by an error of ours, which
+        ends here: neither the look for turns nor the reader who asked may end by it."""
         if self._paused():
-            return
+            return True
         # what this process writes, it reads from upstream still: after a hold-up its lease is renewed, not taken over
         own = list(self._own)
         # PostgreSQL's copy of a reply is up to a second old: who can't see the logs lets those go first who can
@@ -87,20 +91,37 @@ class Takeovers:
                     connection, self._tools.leases.lease_seconds, 8, turn_id, own=own, grace=grace
                 )
         except StoreUnavailableError:
-            return
-        for turn in claimed:
+            return True
+        except Exception:
+            LOOP_FAILURES.labels("claim").inc()
+            log.exception("claim_failed")
+            return False
+        return all([await self._begin(turn) for turn in claimed])
+
+    async def _begin(self, turn: ClaimedTurn) -> bool:
+        """`_take_over`, whose failure is this turn's alone: its lease runs out, and it is claimed again."""
+        about = {"turn_id": str(turn.turn_id), "epoch": turn.epoch}
+        try:
+            await self._take_over(turn)
+        except LongTermMemoryError as error:
+            log.warning("takeover_failed", **about, error=type(error).__name__)
+        except Exception:
+            LOOP_FAILURES.labels("takeover").inc()
+            log.exception("takeover_failed", **about)
+            return False
+        else:
             if turn.epoch > FIRST.epoch:
                 TAKEOVERS.inc()
-                log.info("turn_taken_over", turn_id=str(turn.turn_id), epoch=turn.epoch)
-            try:
-                await self._take_over(turn)
-            except LongTermMemoryError as error:
-                log.warning("takeover_failed", turn_id=str(turn.turn_id), error=type(error).__name__)
+                log.info("turn_taken_over", **about)
+        return True
 
     async def _take_over(self, turn: ClaimedTurn) -> None:
         async with self._database.as_user(turn.user_id) as connection:
+            turn = await turns.open_claimed(connection, turn)
             stored = await turns.read_turn(connection, turn.user_id, turn.conversation_id, turn.turn_id)
             branch = await read_branch(connection, turn.user_id, turn.conversation_id, turn.user_message_id, 1)
+            if not branch:  # deleted between the two statements
+                raise ConversationNotFoundError("There is no such message.")
             poisoned = turn.attempts > MAX_ATTEMPTS or turn.epoch > MAX_EPOCHS
             if poisoned or not await may_continue(connection, turn.user_id, turn.turn_id, self._gate):
                 code = "turn_poisoned" if poisoned else "route_locked"
