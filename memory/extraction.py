@@ -111,6 +111,8 @@ async def extract(reasoner: Reasoner, messages: Sequence[Said]) -> Extraction:
 
 
 THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""As JSON writes it. Models put it where half of a character is lost, and PostgreSQL takes none."""
 FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 
 
@@ -138,7 +140,7 @@ def json_in(answer: str) -> Any:
         if not attempt:
             continue
         try:
-            return orjson.loads(attempt)
+            return orjson.loads(NUL.sub(r"\1", attempt))
         except orjson.JSONDecodeError:
             continue
     raise NonsenseError("not_json")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import structlog
 from uuid_utils.compat import uuid7
 
@@ -435,11 +436,20 @@ class ReplyWriter:
         problem = {"retryable": error.status >= 500, "retry_after": None, **error.problem()}
         TURNS.labels("failed").inc()
 
+        shown = self._book.shown_text
+
         async def statement(connection: Any) -> bool:
-            return await turns.fail(connection, self.user_id, self.turn_id, self.epoch, problem, self._book.shown_text)
+            return await turns.fail(connection, self.user_id, self.turn_id, self.epoch, problem, shown)
 
         try:
-            if await patiently(self._tools.database, self.user_id, statement):
+            try:
+                ended = await patiently(self._tools.database, self.user_id, statement)
+            except asyncpg.DataError:
+                # words that PostgreSQL doesn't take must not keep the turn from ending: nothing could be said after it
+                log.exception("shown_text_not_kept", turn_id=str(self.turn_id))
+                shown = ""
+                ended = await patiently(self._tools.database, self.user_id, statement)
+            if ended:
                 await self._book.emit(ev.FAILED, problem, last=True)
         except (FencedError, OwnerMismatchError, StoreUnavailableError):
             log.warning("turn_failure_not_told", turn_id=str(self.turn_id), code=error.code)

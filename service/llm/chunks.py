@@ -27,6 +27,11 @@ _FINISH = {
 _BROKEN = frozenset({"abort", "error", "failed", "cancelled", "modelUnloaded", "userStopped"})
 
 
+def storable(text: str) -> str:
+    """The text without NULs, which no column of PostgreSQL takes. (Half a character can't come: it is no JSON.)"""
+    return text.replace("\x00", "") if "\x00" in text else text
+
+
 class ReplyAssembler:
     """Follows one reply through its chunks; keeps its text, reasoning, finish reason and usage apart."""
 
@@ -123,6 +128,7 @@ class ReplyAssembler:
 
     def _delta(self, content: str, reasoning: str) -> Delta | None:
         retract = False
+        content, reasoning = storable(content), storable(reasoning)
         if reasoning:  # the server keeps thoughts apart: what was kept back for fear of one is none
             content = self._thoughts.settle() + content
         if content:
@@ -161,7 +167,7 @@ class ReplyAssembler:
         if finish := choice.get("finish_reason"):
             if finish in _BROKEN:
                 raise BackendInterruptedError(f"the server ended the reply: {finish}", backend=self._backend)
-            self.finish_reason = _FINISH.get(finish, finish)
+            self.finish_reason = storable(_FINISH.get(finish, str(finish))) or "stop"
 
     def _without_choice(self, event: str, chunk: Any, *, begun: bool) -> None:
         if isinstance(chunk, str):

@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 import structlog
 
+from service.llm.chunks import storable
 from service.llm.dialect import Dialect
 from service.llm.errors import (
     BackendError,
@@ -208,13 +209,13 @@ class ResponseReader:
             return None
         self.begun = True
         try:
-            text = self._fresh("".join(said))
+            text = self._fresh(storable("".join(said)))
         except CannotContinueError as error:
             self.failure = error
             return None
         self.spoke = self.spoke or bool(text.strip())
         # until it is past what was known, its reader has more than the position says
-        return Delta(text=text, reasoning="".join(thought), position=None if self._known else self.position)
+        return Delta(text=text, reasoning=storable("".join(thought)), position=None if self._known else self.position)
 
     def _event(self, event: ServerSentEvent, said: list[str], thought: list[str]) -> None:
         data = orjson.loads(event.data)
@@ -224,7 +225,7 @@ class ResponseReader:
             error = from_chunk({"error": about}, backend=self._backend, begun=self.begun or bool(said))
             raise error or BackendInterruptedError(f"the server ended the reply: {kind}", backend=self._backend)
         if not self.response_id and (response := data.get("response")):
-            self.response_id = str(response["id"])
+            self.response_id = storable(str(response["id"]))
         if kind in TEXT:
             said.append(data["delta"])
         elif kind in THOUGHT:
@@ -239,7 +240,7 @@ class ResponseReader:
         self.ended = True
         if kind == "response.incomplete":
             reason = str((response.get("incomplete_details") or {}).get("reason", "length"))
-            self.finish_reason = INCOMPLETE.get(reason, reason)
+            self.finish_reason = INCOMPLETE.get(reason, storable(reason))
         usage = response.get("usage") or {}
         prompt, completion = usage.get("input_tokens"), usage.get("output_tokens")
         if isinstance(prompt, int) and isinstance(completion, int):

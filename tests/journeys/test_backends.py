@@ -158,3 +158,24 @@ def test_a_hangup_is_heeded_at_once_and_a_reply_that_is_being_read_goes_on(
             service.processes[0].kill(signal.SIGHUP)
             while log.read_text().count("backends_reloaded") < 2 * round_ + 2:
                 time.sleep(0.02)
+
+
+def test_a_nul_from_a_model_costs_nobody_a_lease(
+    service_factory: Factory, misbehaving: Misbehaving, new_database: Callable[..., str]
+) -> None:
+    """Without sealing PostgreSQL sees each character, and takes no NUL: not in a checkpoint, a reply, or its reasoning."""
+    backends = [odd(misbehaving, "normal"), odd(misbehaving, "nul-characters")]
+    service = service_factory(
+        LLM_BACKENDS=json.dumps(backends), RAPPORT_MASTER_KEY="off", DATABASE_URL=new_database(migrated=True)
+    )
+    service.start()
+    with person(service) as client, person(service) as other, ThreadPoolExecutor(1) as pool:
+        path = f"/v1/conversations/{client.post('/v1/conversations', json={}).json()['id']}"
+        running = pool.submit(say, client, path=path, backend="nul-characters", reasoning="keep")
+        assert say(other).text == REPLY
+        bubble = running.result()
+        assert (bubble.kinds[-1], bubble.text, bubble.reasoning) == ("turn.completed", REPLY, "Let me think.")
+        stored = client.get(f"{path}/messages").json()["items"]
+        assert [(item["content"], item["reasoning"]) for item in stored] == [("Hello", None), (REPLY, "Let me think.")]
+        assert say(client, "And now?", path).text == REPLY
+        assert "rapport_turn_loop_failures_total{" not in client.get("/metrics").text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
 from memory.evidence import Refused, Setting, Supported, check
-from memory.extraction import Candidate, Said
+from memory.extraction import Candidate, Said, parse
 from memory.quotes import locate, others_words
 from tests.memory.learning_kit import SAID
 
@@ -478,3 +478,18 @@ def test_the_gate_never_breaks_and_never_believes_what_is_not_there(
     decided = judged(message, quote, text, kind, role)
     if isinstance(decided, Supported):
         assert locate(quote, message) is not None
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"nov\u0000ember", "november"),
+        (r"\u0000\u0000two", "two"),
+        (r"C:\\u0000", r"C:\u0000"),
+        (r"C:\\\u0000x", r"C:\x"),
+    ],
+)
+def test_a_nul_that_a_model_writes_is_left_out_of_what_it_claims(written: str, read: str) -> None:
+    """PostgreSQL takes none; a backslash before the letters is the speaker's own, and stays."""
+    answer = '{"facts": [{"line": 1, "quote": "q", "kind": "user", "text": "%s"}]}' % written  # noqa: UP031  braces
+    assert [candidate.text for candidate in parse(answer).candidates] == [read]

@@ -30,6 +30,17 @@ async def slow(call: Call) -> web.StreamResponse:
     return await behave(call, pause=0.05)
 
 
+@quirk("nul-characters", "poliloom#138, litellm#24310: NULs where half of a character was lost")
+async def nul_characters(call: Call) -> web.StreamResponse:
+    response = await call.open()
+    await call.send(
+        response, chunk(call.model, reasoning_content="Let me\x00 "), chunk(call.model, reasoning="\x00think.")
+    )
+    await call.send(response, chunk(call.model, content="\x00"))
+    await call.words(response, call.reply().replace("w", "w\x00"), pause=0.1)
+    return await call.finish(response)
+
+
 @quirk("no-usage", "LM Studio before 0.3.18, Ollama")
 async def no_usage(call: Call) -> web.StreamResponse:
     response = await call.open()

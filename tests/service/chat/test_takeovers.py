@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from memory.transcript import Owner
 from memory.turns import ClaimedTurn, NewTurn, StoredTurn
 from memory.vault import MasterKey, Vault
 from service.auth.local_keys import AGE, SESSION, ensure_key
+from service.chat import events as ev
 from service.chat.leases import LeaseKeeper
 from service.runtime import Runtime, open_runtime
 from service.settings import Settings
+from sessions.replies import EMPTY, FIRST, Appended, Log
 
 GATE = Gate(("general",))
 BACKENDS = json.dumps([{"name": "scripted", "kind": "scripted"}])
@@ -36,13 +39,17 @@ def url(new_database: Callable[..., str]) -> str:
     return new_database(migrated=True)
 
 
+def opened(home: Path, url: str, **more: str) -> AbstractAsyncContextManager[Runtime]:
+    for key in (SESSION, AGE):
+        ensure_key(home, key)
+    settings = {"RAPPORT_HOME": home, "RAPPORT_EMBEDDED": True, "DATABASE_URL": url, "REDIS_ENABLED": False}
+    return open_runtime(Settings.model_validate({**settings, "LLM_BACKENDS": BACKENDS, **more}))
+
+
 @pytest.fixture
 async def runtime(tmp_path: Path, url: str) -> AsyncIterator[Runtime]:
-    for key in (SESSION, AGE):
-        ensure_key(tmp_path, key)
-    settings = {"RAPPORT_HOME": tmp_path, "RAPPORT_EMBEDDED": True, "DATABASE_URL": url, "REDIS_ENABLED": False}
-    async with open_runtime(Settings.model_validate({**settings, "LLM_BACKENDS": BACKENDS})) as opened:
-        yield opened
+    async with opened(tmp_path, url) as runtime:
+        yield runtime
 
 
 @pytest.fixture
@@ -226,3 +233,20 @@ async def test_leases_are_renewed_though_one_writer_can_not_be_halted(database: 
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert kept.halted == []
+
+
+async def test_words_that_can_not_be_kept_do_not_keep_a_turn_from_its_end(tmp_path: Path, url: str) -> None:
+    """Such as a log may hold that an earlier release wrote: the turn was taken over, and failed to fail, for ever."""
+    async with opened(tmp_path, url, RAPPORT_MASTER_KEY="off") as runtime:
+        turn = await left(runtime.database, lease_seconds=3600.0)
+        log = Log(turn.user_id, turn.conversation_id, turn.turn_id)
+        said = [ev.event(FIRST, ev.ACCEPTED, {}), ev.event(FIRST.next(), ev.DELTA, {"text": "bad \x00"})]
+        assert await runtime.replies.append(log, EMPTY, said) is Appended.OK
+        async with runtime.database.as_user(turn.user_id) as connection:
+            await connection.execute(
+                "UPDATE turns SET lease_until = now() - interval '1 s', attempts = 9 WHERE id = $1", turn.turn_id
+            )
+        found = await ended(runtime, turn)
+        assert (found.status, found.checkpoint) == ("failed", "")
+        assert found.failure is not None
+        assert found.failure["code"] == "turn_poisoned"

@@ -238,6 +238,11 @@ async def test_reasoning_is_kept_apart_from_the_reply(quirk: str, thought: str, 
     assert last.finish_reason == "stop"
 
 
+async def test_a_nul_is_left_out_of_what_a_model_says(backend_for: MakeBackend) -> None:
+    text, reasoning, last = await read(backend_for("nul-characters").stream(HELLO))
+    assert (text, reasoning, last.finish_reason) == (REPLY, "Let me think.", "stop")
+
+
 async def test_a_thought_that_nobody_opened_is_never_shown(backend_for: MakeBackend) -> None:
     """Of a model whose name says that it may think: its first text waits until that is known, the second doesn't."""
     backend = backend_for("think-never-opened")

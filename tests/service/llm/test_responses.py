@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from service.llm.config import BackendConfig
 from service.llm.errors import CannotContinueError
 from service.llm.ports import Position, Resume
-from service.llm.responses import ResponsesBackend
+from service.llm.responses import ResponseReader, ResponsesBackend
+from service.llm.sse import ServerSentEvent
 from tests.misbehaving.process import Misbehaving
 from tests.misbehaving.script import REPLY
 from tests.service.llm.reading import HELLO, read, read_until_error
@@ -79,3 +81,23 @@ async def test_the_rest_goes_the_usual_way(backend: ResponsesBackend, misbehavin
 async def test_a_server_without_background_mode_answers_all_the_same(backend: ResponsesBackend) -> None:
     text, _, _ = await read(backend.stream(replace(LASTING, model="no-background")))
     assert text == REPLY
+
+
+def test_a_nul_is_left_out_of_a_response() -> None:
+    """Of what it says, thinks and is called: whoever takes over compares it with what was kept, which has none."""
+    events = [
+        {"type": "response.created", "response": {"id": "resp\x00_1"}},
+        {"type": "response.reasoning_text.delta", "delta": "Let me\x00 think."},
+        {"type": "response.output_text.delta", "delta": "wo\x00rd1 "},
+        {"type": "response.output_text.delta", "delta": "\x00word2"},
+        {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content\x00_filter"}}},
+    ]
+    reader = ResponseReader("odd")
+    said = reader.take([ServerSentEvent("", orjson.dumps(event)) for event in events])
+    assert said is not None
+    assert (said.text, said.reasoning) == ("word1 word2", "Let me think.")
+    assert (reader.response_id, reader.finish_reason) == ("resp_1", "content_filter")
+    again = ResponseReader("odd", Resume("resp_1", None, "word1 w"))
+    rest = again.take([ServerSentEvent("", orjson.dumps(event)) for event in events])
+    assert rest is not None
+    assert (again.failure, rest.text) == (None, "ord2")
