@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.chat.texts import Text
 from service.chat.thoughts import Kept
 from service.errors import InvalidRequestError
 from service.llm.ports import ChatRequest
 
-Stop = Annotated[str, Field(min_length=1, max_length=64)]
+Stop = Annotated[Text, Field(min_length=1, max_length=64)]
 OWN = ("max_tokens", "temperature", "stop")
 
 

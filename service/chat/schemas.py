@@ -11,16 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from memory.transcript import Conversation, Message
 from memory.turns import StoredTurn
 from service.chat.sampling import Sampling
+from service.chat.texts import Text
 from service.chat.thoughts import Wish
 from service.compliance.duty import Notice
-
-
-def _plain(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("a NUL byte can't be stored; remove it")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("half of a character (a lone surrogate) can't be stored; send whole characters")
-    return text
 
 
 def _zone(name: str) -> str:
@@ -29,7 +22,6 @@ def _zone(name: str) -> str:
     return ZoneInfo(name).key
 
 
-Text = Annotated[str, AfterValidator(_plain)]
 TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_zone)]
 
 
@@ -172,7 +164,7 @@ class Wishes(Sampling):
         pattern=KEY,
         description="Made once by the client (or sent as `Idempotency-Key`): asking again gives the same turn and its stream",
     )
-    backend: str | None = Field(
+    backend: Text | None = Field(
         None, max_length=64, description="Ask a named backend of the conversation's route first"
     )
     reasoning: Wish | None = Field(

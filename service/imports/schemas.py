@@ -5,7 +5,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.chat.schemas import Text, TimeZone
+from service.chat.schemas import TimeZone
+from service.chat.texts import Text
 from service.imports.service import ImportReport
 
 

@@ -8,7 +8,8 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from memory.curation import Closer, Item, SourceMessage
 from memory.retrieval import RecalledItem
-from service.chat.schemas import Body, Text
+from service.chat.schemas import Body
+from service.chat.texts import Text
 from service.paging import Cursor
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.chat.sampling import FIELDS, Sampling
-from service.chat.schemas import Text
+from service.chat.texts import Text
 from service.errors import InvalidRequestError
 
 
