@@ -157,7 +157,8 @@ ANSWER_AGAIN = f"""
 WITH {GATED.format(others=KEYED)}, message AS (
     SELECT seq, created_at, parent_id FROM messages WHERE user_id = $1 AND conversation_id = $2 AND id = $8 AND role = 'user'
 ), bumped AS (
-    UPDATE conversations t SET head_id = $8, active_turn = $7, updated_at = now() FROM c, gate
+    -- the way goes on from here when there is a reply: one that fails leaves it as it was
+    UPDATE conversations t SET active_turn = $7, updated_at = now() FROM c, gate
     WHERE t.user_id = $1 AND t.id = c.id AND gate.open AND c.lock_reason IS NULL AND c.active_turn IS NULL AND EXISTS (SELECT FROM message)
         AND NOT EXISTS (SELECT FROM again)
     RETURNING c.route, c.lock_epoch
@@ -209,9 +210,8 @@ async def accept(connection: Connection, turn: NewTurn, gate: Gate, lease_second
     if row is None:
         raise ConversationNotFoundError("There is no such conversation.")
     accepted = _answered(turn, row, {fingerprint, turn.fingerprint})
-    fork = turn.answers or turn.parent_id
-    if (fork is not None or turn.at_root) and not accepted.duplicate:
-        await keep_to_way(connection, turn.user_id, turn.conversation_id, fork=fork)
+    if (turn.parent_id is not None or turn.at_root) and not accepted.duplicate and turn.answers is None:
+        await keep_to_way(connection, turn.user_id, turn.conversation_id, fork=turn.parent_id)
     return accepted
 
 
@@ -312,7 +312,13 @@ WITH done AS (
     INSERT INTO outbox (user_id, conversation_id) SELECT $1, conversation_id FROM done
     ON CONFLICT (user_id, conversation_id) DO UPDATE SET not_before = now(), dispatched_at = NULL
 )
-SELECT (SELECT seq FROM message) AS seq, EXISTS (SELECT FROM done) AS ended
+SELECT (SELECT seq FROM message) AS seq, EXISTS (SELECT FROM done) AS ended, was.*
+FROM (VALUES (1)) AS one LEFT JOIN (
+    -- as it was before this statement
+    SELECT c.id AS conversation_id, done.user_message_id, c.head_id, head.parent_id
+    FROM done JOIN conversations c ON c.user_id = $1 AND c.id = done.conversation_id
+    LEFT JOIN messages head ON head.user_id = $1 AND head.id = c.head_id
+) AS was ON true
 """
 
 
@@ -339,8 +345,13 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         await sealed(connection, user_id, "messages", reply.message_id, reply.reasoning),
         keyed(await index_key(connection, user_id), user_id, said_digest("assistant", reply.text)),
     )
-    assert row is not None  # noqa: S101  it has no FROM
+    assert row is not None  # noqa: S101  it has one whatever was there
     seq = row["seq"]
+    if seq is not None and row["head_id"] != row["user_message_id"]:
+        # the message had been answered before, and the talk had gone on: all that is another branch now
+        beside = row["parent_id"] == row["user_message_id"]
+        fork = row["user_message_id"] if beside else None
+        await keep_to_way(connection, user_id, row["conversation_id"], fork=fork)
     if seq is None and row["ended"]:
         raise HalfDoneError("The turn was ended without its reply; the transaction must not be.")
     if seq is None:

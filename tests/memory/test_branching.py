@@ -271,3 +271,53 @@ async def test_a_summary_of_what_was_said_before_the_fork_stays(talk: Branching)
     assert (await talk.row())["summary"] == told
     await talk.learnt()
     assert (await talk.row())["summary"] == told
+
+
+async def broken(talk: Branching, asked: UUID, **how: Any) -> None:
+    """Ask for another reply, which fails."""
+    new = NewTurn(talk.user_id, talk.id, uuid7(), uuid7(), "?", uuid4().bytes, answers=asked, **how)
+    async with talk.database.as_user(talk.user_id) as connection:
+        await turns.accept(connection, new, GATE, 30)
+    async with talk.database.as_user(talk.user_id) as connection:
+        assert await turns.fail(connection, talk.user_id, new.turn_id, 1, {"code": "backend_unavailable"}, "")
+
+
+@pytest.mark.parametrize("learnt_before", [True, False])
+async def test_another_reply_that_fails_leaves_the_way_as_it_was(talk: Branching, learnt_before: bool) -> None:
+    asked, _ = await talk.turn("My parrot is called Zorro", "Hello, Zorro")
+    _, last = await talk.turn("The parrot eats mangos", "Mangos for a parrot")
+    if learnt_before:
+        await talk.learnt()
+    await broken(talk, asked)
+    await broken(talk, asked, prefix="Hello", request={"continues": {"turn_id": str(uuid4()), "message_id": None}})
+    assert (await talk.row())["head_id"] == last
+    following, _ = await talk.turn("And bananas", "Bananas too")
+    async with talk.database.as_user(talk.user_id) as connection:
+        message = await transcript.read_message(connection, talk.user_id, talk.id, following)
+    assert message.parent_id == last
+    await talk.learnt()
+    assert await talk.listed("superseded") == set()
+
+
+async def test_a_message_that_fails_is_the_way_on_all_the_same(talk: Branching) -> None:
+    """Other words than before are said, whether or not they are answered."""
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    await talk.turn("My parrot is called Zorro", "Hello, Zorro")
+    new = NewTurn(talk.user_id, talk.id, uuid7(), uuid7(), "It is called Bingo", b"x", parent_id=greeting)
+    async with talk.database.as_user(talk.user_id) as connection:
+        await turns.accept(connection, new, GATE, 30)
+        assert await turns.fail(connection, talk.user_id, new.turn_id, 1, {"code": "backend_unavailable"}, "")
+    assert (await talk.row())["head_id"] == new.message_id
+    await talk.learnt()
+    assert await talk.listed("superseded") == {"My parrot is called Zorro", "Hello, Zorro"}
+
+
+async def test_another_reply_on_a_branch_that_was_left_brings_all_of_it_back(talk: Branching) -> None:
+    _, greeting = await talk.turn("Good morning to you", "Good morning")
+    await talk.turn("My parrot is called Zorro", "Hello, Zorro")
+    asked, _ = await talk.turn("The parrot eats mangos", "Mangos for a parrot")
+    await talk.turn("My parrot is called Bingo", "Hello, Bingo", parent_id=greeting)
+    await talk.learnt()
+    await talk.turn("The parrot eats mangos", "So many mangos", answers=asked)
+    await talk.learnt()
+    assert await talk.listed("superseded") == {"Mangos for a parrot", "My parrot is called Bingo", "Hello, Bingo"}

@@ -238,7 +238,8 @@ export class Chat {
     if (open) this.hooks.started(this.conversation.id, data.turn_id);
     const isKnown = branches.byId.has(data.message_id);
     if (said && !isKnown) this.extendBy(said, message.content, exchange.inPlaceOf);
-    // whatever stood after the message that is answered is another branch
+    // whatever stood after the message that is answered is another branch, unless no reply comes
+    if (isKnown) exchange.headBefore = branches.headId;
     branches.headId = data.message_id;
     this.history.endId = null;
     if (isKnown) this.history.show();
@@ -279,6 +280,10 @@ export class Chat {
     this.setBusy(false);
     this.composer.setStatus("");
     if (outcome === "completed") this.keep(exchange, detail);
+    if (outcome === "failed" && exchange.headBefore) {
+      this.history.branches.headId = exchange.headBefore;
+      this.history.show();
+    }
     this.conversation.head_id = this.history.branches.headId;
     this.touch(outcome === "completed" ? detail.seq : null, null);
     this.memory.grewStale();

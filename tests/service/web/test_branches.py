@@ -99,6 +99,22 @@ async def test_another_reply_that_is_refused_leaves_all_as_it_was(page: Page, se
     await shown(page, "Where to?", "To the hills.", "Which hills?", "The green ones.")
 
 
+async def test_another_reply_that_fails_leaves_the_way_on_as_it_was(page: Page, service: ScriptedService) -> None:
+    await open_forked(page, service)
+    failure = {"title": "The model server failed", "detail": "No reply.", "code": "backend_refused", "status": 502}
+    lost = ("1-1", "turn.failed", {**failure, "retryable": False, "retry_after": None})
+    service.on("POST", f"{PATH}/messages/m1/alternatives", stream(accepted(T2, 1), lost))
+    await page.locator("#m-3").hover()
+    await page.locator("#m-3").get_by_role("button", name="Another reply").click()
+    await expect(page.locator(".trouble-box")).to_contain_text("No reply.")
+    await expect(page.locator("#m-5")).to_contain_text("The green ones.")
+    service.on("POST", f"{PATH}/turns", stream(accepted("t-3", 6), delta("1-1", "Yes."), completed("1-2", 7)))
+    await page.get_by_label("Your message").fill("Those?")
+    await page.get_by_label("Your message").press("Enter")
+    await expect(page.locator("#m-7")).to_contain_text("Yes.")
+    await expect(page.locator("#m-5")).to_contain_text("The green ones.")
+
+
 @pytest.mark.parametrize(
     ("seq", "before"), [(4, ["Where to?", "To the hills."]), (1, [])], ids=["in the middle", "at the beginning"]
 )
