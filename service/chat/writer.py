@@ -266,6 +266,9 @@ class ReplyWriter:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, BackendError):
                 await reader
+            # a reader that was cancelled before its first step has closed nothing
+            with contextlib.suppress(BackendError):
+                await opened.deltas.aclose()
 
     async def _retract(self, done: asyncio.Event) -> None:
         """What was said so far was the model's thinking: readers are told, and nothing of it stays."""
@@ -279,6 +282,7 @@ class ReplyWriter:
     async def _or_halt(self, opening: Awaitable[Opened]) -> Opened:
         """Wait for the backend, which may take its time, without being deaf to a stop."""
         task = asyncio.ensure_future(opening)
+        opened: Opened | None = None
         try:
             while not task.done():
                 either: set[asyncio.Future[Any]] = {task, self._wake.waited()}
@@ -290,9 +294,12 @@ class ReplyWriter:
                 if self._book.thoughts.pending:
                     await self._book.show_thoughts()
                     await asyncio.wait({task}, timeout=self._pause())
-            return task.result()
+            opened = task.result()
         finally:
             task.cancel()
+            if opened is None and task.done() and not task.cancelled() and task.exception() is None:
+                await task.result().deltas.aclose()  # it opened as the halt came: nobody will read it
+        return opened
 
     def _pause(self) -> float:
         """Seconds for which what comes gathers before it is shown."""
