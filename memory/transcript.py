@@ -7,7 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 from memory.branching import keep_to_way
-from memory.errors import AccountErasedError, ConversationNotFoundError, RouteLockedError
+from memory.errors import AccountErasedError, ConversationNotFoundError, RouteLockedError, TurnInProgressError
 from memory.postgres import Connection
 from memory.vault import misplaced, sealed
 
@@ -233,7 +233,7 @@ async def read_message(connection: Connection, user_id: UUID, conversation_id: U
 async def choose_head(connection: Connection, user_id: UUID, conversation_id: UUID, message_id: UUID) -> Conversation:
     """Go on from this message: what followed it stays, as another branch.
 
-    Raises `ConversationNotFoundError`, also while a reply is being written in the conversation.
+    Raises `ConversationNotFoundError`, and `TurnInProgressError` while a reply is being written in the conversation.
     """
     row = await connection.fetchrow(
         f"""UPDATE conversations SET head_id = $3, version = version + 1
@@ -245,7 +245,8 @@ async def choose_head(connection: Connection, user_id: UUID, conversation_id: UU
         message_id,
     )
     if row is None:
-        raise ConversationNotFoundError("There is no such message, or a reply is being written.")
+        await _refuse_meanwhile(connection, user_id, conversation_id)
+        raise ConversationNotFoundError("There is no such message.")
     await keep_to_way(connection, user_id, conversation_id)
     return Conversation(*row)
 
@@ -293,6 +294,17 @@ async def read_branch(
     return [Message(*row) for row in await connection.fetch(BRANCH, user_id, conversation_id, head_id, limit)]
 
 
+async def _refuse_meanwhile(connection: Connection, user_id: UUID, conversation_id: UUID) -> None:
+    """Raises `TurnInProgressError` while a reply is being written in the conversation."""
+    active = await connection.fetchval(
+        "SELECT active_turn FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL",
+        user_id,
+        conversation_id,
+    )
+    if active is not None:
+        raise TurnInProgressError(active)
+
+
 IMPORT = """
 WITH bumped AS (
     UPDATE conversations SET next_seq = next_seq + cardinality($3::uuid[]), updated_at = now(), head_id = ($3::uuid[])[cardinality($3::uuid[])]
@@ -327,7 +339,7 @@ async def append_imported(
 
     They follow `parent_id`, by default the latest message.
 
-    Raises `ConversationNotFoundError`, also while a reply is being written in the conversation.
+    Raises `ConversationNotFoundError`, and `TurnInProgressError` while a reply is being written in the conversation.
     """
     first = await connection.fetchval(
         IMPORT,
@@ -343,7 +355,8 @@ async def append_imported(
         parent_id,
     )
     if first is None:
-        raise ConversationNotFoundError("There is no such conversation, or a reply is being written in it.")
+        await _refuse_meanwhile(connection, user_id, conversation_id)
+        raise ConversationNotFoundError("There is no such conversation.")
     if parent_id is not None:
         await keep_to_way(connection, user_id, conversation_id, fork=parent_id)
     return int(first)

@@ -135,7 +135,12 @@ async def continue_turn(
     return await streamed(request, context, caller, send)
 
 
-@router.put("/head", responses=problems(ABSENT), dependencies=[WRITE], summary="Go on from another branch")
+@router.put(
+    "/head",
+    responses=problems(ABSENT | {409: "`turn_in_progress`"}),
+    dependencies=[WRITE],
+    summary="Go on from another branch",
+)
 async def choose_head(
     conversation_id: ConversationId, body: Head, caller: Caller, context: Context
 ) -> ConversationView:

@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from memory import erasure, turns
+from memory import erasure, transcript, turns
 from memory.chains import chains, keyed, said_digest
-from memory.errors import IdempotencyConflictError
+from memory.errors import ConversationNotFoundError, IdempotencyConflictError, TurnInProgressError
 from memory.gates import Gate
 from memory.postgres import Database, PoolConfig
 from memory.resealing import reseal
@@ -84,6 +84,29 @@ async def test_a_history_is_recognised_and_no_guess_of_it_confirmed(database_url
     found, prints = await digests(superuser_url)
     assert {len(chain or b"") for chain in found} == {24}
     assert not (guessed(said(5, "Really?", "So they say")) & {*found, *prints})
+    await database.close()
+
+
+async def test_a_history_that_is_sent_while_its_reply_is_written_is_told_so(database_url: str) -> None:
+    """As a client does that closed the stream, and sends what it has read of the reply: nothing is lost that isn't there."""
+    database = opened(database_url, MASTER)
+    talk = await Talk(database).open()
+    running = NewTurn(talk.user_id, talk.id, uuid7(), uuid7(), WORDS[0], REQUEST)
+    async with database.as_user(talk.user_id) as connection:
+        await turns.accept(connection, running, Gate(("general",)), 60)
+    with pytest.raises(TurnInProgressError) as refused:
+        await place(database, talk.owner, said(3), "general")
+    assert refused.value.turn_id == running.turn_id
+    async with database.as_user(talk.user_id) as connection:
+        with pytest.raises(TurnInProgressError):
+            await transcript.choose_head(connection, talk.user_id, talk.id, running.message_id)
+        with pytest.raises(ConversationNotFoundError):
+            await transcript.choose_head(connection, talk.user_id, uuid7(), running.message_id)
+        written = Reply(uuid7(), WORDS[1], "stop", "b", "m", scripted=True)
+        await turns.commit(connection, talk.user_id, running.turn_id, 1, written)
+        with pytest.raises(ConversationNotFoundError):
+            await transcript.choose_head(connection, talk.user_id, talk.id, uuid7())
+    assert (await place(database, talk.owner, said(3), "general")).conversation_id == talk.id
     await database.close()
 
 
