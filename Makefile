@@ -36,7 +36,7 @@ format: ## Let ruff mend layout and what else it safely can
 
 faults: ## Kill processes, cut connections and wipe Redis under load, the short way
 	@.ci/make-venv embedded,dev
-	@$(PYTEST) -n 0 tests/faults
+	@$(PYTEST) -n 0 -s tests/faults
 
 faults-long: ## The same over and over, with a table of what was lost; options: make faults-long ARGS="--seed 7"
 	@.ci/make-venv embedded,dev
