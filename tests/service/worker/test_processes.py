@@ -113,3 +113,30 @@ async def test_a_worker_that_can_not_be_built_ends_instead_of_taking_work(
     )
     assert done.returncode == 1
     assert b"no-such-file.toml" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["worker", "serve"])
+async def test_a_route_policy_that_names_no_backend_of_ours_stops_the_start(
+    environment: dict[str, str], tmp_path: Path, unused_tcp_port: int, name: str
+) -> None:
+    routes = tmp_path / "routes.toml"
+    routes.write_text('[routes.general]\nbackends = ["scriptd"]\n')
+    own = {"RAPPORT_ROUTES": str(routes), "RAPPORT_HOME": str(tmp_path), "RAPPORT_PORT": str(unused_tcp_port)}
+    started = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service",
+        name,
+        env={**os.environ, **environment, **own},
+        cwd=CHECKOUT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        told, _ = await asyncio.wait_for(started.communicate(), 90)
+    finally:
+        if started.returncode is None:
+            started.kill()
+            await started.wait()
+    assert started.returncode != 0
+    assert "RAPPORT_ROUTES names the backends scriptd; configured are: scripted." in " ".join(told.decode().split())
