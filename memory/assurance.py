@@ -1,7 +1,7 @@
 """What is known of a user's age, who said so, and until when it counts. PostgreSQL is every instance's truth."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID
 
@@ -98,8 +98,10 @@ async def record_proof(connection: Connection, owner: Owner, proof: Proof, today
     await connection.execute(ADD_USER, owner.user_id, owner.issuer, owner.subject)
     row = await connection.fetchrow(LOCK_USER, owner.user_id)
     assert row is not None  # noqa: S101  it was there or was made
-    born = await _birth_date(connection, owner.user_id, row["birth_date"], proof.birth_date)
     trusted = proof.method != SELF_DECLARED
+    if trusted:
+        proof = _beside_an_older_word(proof, row["birth_date"], row["below"], today)
+    born = await _birth_date(connection, owner.user_id, row["birth_date"], proof.birth_date)
     claimed = proof.below if trusted or proof.below is not None else row["below"]
     oldest = oldest_by(today, born, claimed)
     too_young = proof.level is not None and oldest is not None and oldest < proof.minimum_age
@@ -149,6 +151,20 @@ def _bracket(proof: Proof, below: int | None, today: date, *, opened: bool, trus
     if proved < below:
         return below
     return None if proved >= ADULT else ADULT
+
+
+def _beside_an_older_word(proof: Proof, known: date | None, below: int | None, today: date) -> Proof:
+    """The proof of a trusted source that knows a younger birth date than the one on file, which stays.
+
+    A child who was first to give one would else be an adult for good. What the source knows counts as a bracket: it can
+    be wrong as well, and a bracket can be lifted again. Among adults' dates the first one stays, and the second is told.
+    """
+    if known is None or proof.birth_date is None or proof.birth_date <= known:
+        return proof
+    age = oldest_by(today, proof.birth_date, proof.below)
+    if age is not None and age < ADULT:
+        return replace(proof, birth_date=None, below=age + 1)
+    return proof if below is None else replace(proof, birth_date=None, adult=True)  # that child has come of age
 
 
 async def _birth_date(connection: Connection, user_id: UUID, known: date | None, given: date | None) -> date | None:

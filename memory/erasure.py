@@ -407,8 +407,8 @@ async def erase_user(connection: Connection, user_id: UUID) -> Erasure:
     )
     erasure.counts["users"] += await _execute(
         connection,
-        """UPDATE users SET deleted_at = now(), issuer = '', subject = '', birth_date = NULL, time_zone = 'UTC',
-            version = version + 1 WHERE user_id = $1""",
+        """UPDATE users SET deleted_at = now(), issuer = '', subject = '', birth_date = NULL, known_minor = false,
+            known_below = NULL, time_zone = 'UTC', version = version + 1 WHERE user_id = $1""",
         user_id,
     )
     erasure.counts["fact_sources"] += 0

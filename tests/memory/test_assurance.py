@@ -189,6 +189,43 @@ async def test_a_trusted_level_outweighs_an_older_bracket_as_far_as_it_goes(data
     assert await levels(database, owner) == ["teen"]
 
 
+async def test_a_child_that_called_itself_grown_up_first_is_a_child_once_a_better_source_says_so(
+    database: Database, owner: Owner
+) -> None:
+    declared = proof(method="self_declared", level=None, birth_date=date(1990, 1, 1))
+    known = proof(level=None, birth_date=date(2014, 3, 1))
+    await record(database, owner, declared)
+    general = await talk(database, owner, "general")
+    gate = Gate(("general",), ages={"general": 13})
+    assert (await record(database, owner, known)).oldest == 12
+    assert await minor(database, owner)
+    async with database.as_user(owner.user_id) as connection:
+        turn = NewTurn(owner.user_id, general, uuid4(), uuid4(), "hello", b"x")  # type: ignore[arg-type]
+        with pytest.raises(TooYoungError):
+            await turns.accept(connection, turn, gate, 1.5)
+    # neither the same word again, nor another date, makes the child any older; a level is refused by what is known
+    await record(database, owner, replace(declared, assertion_id=str(uuid4())))
+    with pytest.raises(BirthDateFixedError):
+        await record(database, owner, replace(declared, assertion_id=str(uuid4()), birth_date=date(1985, 1, 1)))
+    assert (
+        await record(database, owner, replace(known, assertion_id=str(uuid4()), level="teen", minimum_age=13))
+    ).too_young
+    assert await oldest(database, owner) == 12
+
+
+async def test_a_child_known_by_a_bracket_grows_with_each_word_of_the_source(database: Database, owner: Owner) -> None:
+    async def told(today: date) -> int | None:
+        given = proof(level=None, birth_date=date(2014, 3, 1))
+        async with database.as_user(owner.user_id) as connection:
+            return (await assurance.record_proof(connection, owner, given, today)).oldest
+
+    await record(database, owner, proof(method="self_declared", level=None, birth_date=date(1990, 1, 1)))
+    assert [await told(date(year, 6, 1)) for year in (2027, 2030, 2031)] == [13, 16, 17]
+    assert await told(date(2032, 6, 1)) == 42  # of age: the date that was given first counts again
+    with pytest.raises(BirthDateFixedError):  # and among adults' dates it stays, as it would have
+        await told(date(2032, 6, 1))
+
+
 @pytest.mark.parametrize(
     ("known", "open_to"),
     [

@@ -329,8 +329,14 @@ async def test_an_erased_account_has_no_rows_and_late_writers_write_none(
     await other.say("Somebody else's words")
     await talk.teach(LINE, SECRET)
     turn = await accept(talk, f"Do you remember {CANARY}?")
+    age = "SELECT birth_date, known_minor, known_below FROM users WHERE user_id = $1"
     async with database.as_user(talk.user_id) as connection:
+        await connection.execute(
+            "UPDATE users SET birth_date = '1990-01-01', known_minor = true, known_below = 13 WHERE user_id = $1",
+            talk.user_id,
+        )
         done = await erasure.erase_user(connection, talk.user_id)
+        assert [tuple(row) for row in await connection.fetch(age, talk.user_id)] == [(None, False, None)]
     assert done.running
     # the reply that was being written, and the learner that had read
     async with database.as_user(talk.user_id) as connection:

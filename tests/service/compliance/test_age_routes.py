@@ -162,6 +162,18 @@ async def test_who_is_known_to_be_too_young_finds_no_route_open(instances: Insta
     assert (await child.hand_in(child.assertion(None, age_bracket="13_15"))).json()["routes"] == ["general"]
 
 
+async def test_a_child_does_not_make_itself_an_adult_by_being_first(instances: Instances) -> None:
+    child = instances.person(instances.instance())
+    declared = await child.post("/v1/age-assurance/self-declaration", {"birth_date": years_ago(36)})
+    assert declared.json()["minor"] is False
+    told = await child.hand_in(child.assertion(None, birth_date=years_ago(11)))
+    assert (told.status_code, told.json()["minor"], told.json()["routes"]) == (200, True, [])
+    assert (await child.hand_in(child.assertion("mature", birth_date=years_ago(11)))).json()[
+        "code"
+    ] == "below_minimum_age"
+    assert (await child.state())["minor"] is True
+
+
 async def test_self_declaration_opens_only_what_the_policy_lets_it(instances: Instances) -> None:
     alice = instances.person(instances.instance(policies=MIXED))
     body = {"birth_date": years_ago(40)}
