@@ -35,7 +35,7 @@ TOO_YOUNG = """EXISTS (
 
 GATED = f"""
 c AS (
-    SELECT id, route, lock_reason, lock_epoch, active_turn, head_id FROM conversations
+    SELECT id, route, lock_reason, lock_epoch, active_turn, head_id, version FROM conversations
     WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR UPDATE
 ), again AS (
     SELECT id, seq, turn_id, fingerprint, created_at FROM messages

@@ -42,6 +42,8 @@ class Conversation:
     summary: str
     created_at: datetime
     updated_at: datetime
+    version: int
+    """Rises with whatever changes what is known of it beside new messages: words forgotten, a summary, name, persona."""
 
     def __post_init__(self) -> None:
         for name in ("title", "persona", "summary"):
@@ -84,7 +86,7 @@ class ImportedMessage:
 
 
 CONVERSATION = """user_id, id, title, route, lock_reason, lock_epoch, companion_name, persona, time_zone, head_id, active_turn,
-    next_seq - 1 AS last_seq, summary, created_at, updated_at"""
+    next_seq - 1 AS last_seq, summary, created_at, updated_at, version"""
 
 MESSAGE = "id, conversation_id, seq, parent_id, turn_id, role, speaker, content, status, created_at, continues"
 

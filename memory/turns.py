@@ -72,6 +72,8 @@ class Accepted:
     route: str
     lock_epoch: int
     parent_id: UUID | None
+    version: int
+    """The conversation's: a copy of its past that was made of another one is out of date."""
     duplicate: bool = False
 
 
@@ -110,6 +112,14 @@ class Reply:
     """What the model thought, where that is to be kept. It stands beside the reply, and nothing is ever made of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where a reply was stored, and which version its conversation had then."""
+
+    seq: int
+    version: int
+
+
 TURN_OF_BUMPED = """
 turn AS (
     INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, lease_until, route, lock_epoch, request, epoch, attempts{more})
@@ -121,7 +131,7 @@ turn AS (
     INSERT INTO outbox (user_id, conversation_id, not_before) SELECT $1, $2, now() + interval '20 seconds' FROM bumped
     ON CONFLICT (user_id, conversation_id) DO NOTHING
 )
-SELECT c.route, c.lock_reason, c.lock_epoch, c.active_turn, gate.assured, gate.young, gate.fresh, message.seq, message.created_at, message.parent_id,
+SELECT c.route, c.lock_reason, c.lock_epoch, c.active_turn, c.version, gate.assured, gate.young, gate.fresh, message.seq, message.created_at, message.parent_id,
     again.id AS again_id, again.seq AS again_seq, again.turn_id AS again_turn, again.fingerprint AS again_fingerprint,
     again.created_at AS again_created_at
 FROM c CROSS JOIN gate LEFT JOIN message ON true LEFT JOIN again ON true"""
@@ -227,6 +237,7 @@ def _answered(turn: NewTurn, row: asyncpg.Record, fingerprints: set[bytes]) -> A
             row["route"],
             row["lock_epoch"],
             None,
+            row["version"],
             duplicate=True,
         )
     if row["lock_reason"] is not None:
@@ -241,7 +252,14 @@ def _answered(turn: NewTurn, row: asyncpg.Record, fingerprints: set[bytes]) -> A
         raise ConversationNotFoundError("There is no such message in this conversation.")
     message_id = turn.answers or turn.message_id
     return Accepted(
-        turn.turn_id, message_id, row["seq"], row["created_at"], row["route"], row["lock_epoch"], row["parent_id"]
+        turn.turn_id,
+        message_id,
+        row["seq"],
+        row["created_at"],
+        row["route"],
+        row["lock_epoch"],
+        row["parent_id"],
+        row["version"],
     )
 
 
@@ -299,7 +317,7 @@ WITH done AS (
 ), bumped AS (
     UPDATE conversations c SET next_seq = c.next_seq + 1, head_id = $5, active_turn = NULL, updated_at = now()
     FROM done WHERE c.user_id = $1 AND c.id = done.conversation_id
-    RETURNING c.next_seq - 1 AS seq
+    RETURNING c.next_seq - 1 AS seq, c.version
 ), message AS (
     INSERT INTO messages (user_id, conversation_id, seq, id, parent_id, turn_id, role, speaker, content, status, chain, continues, reasoning)
     SELECT $1, done.conversation_id, bumped.seq, $5, done.user_message_id, $2, 'assistant', $12, $6,
@@ -312,7 +330,7 @@ WITH done AS (
     INSERT INTO outbox (user_id, conversation_id) SELECT $1, conversation_id FROM done
     ON CONFLICT (user_id, conversation_id) DO UPDATE SET not_before = now(), dispatched_at = NULL
 )
-SELECT (SELECT seq FROM message) AS seq, EXISTS (SELECT FROM done) AS ended, was.*
+SELECT (SELECT seq FROM message) AS seq, (SELECT version FROM bumped) AS version, EXISTS (SELECT FROM done) AS ended, was.*
 FROM (VALUES (1)) AS one LEFT JOIN (
     -- as it was before this statement
     SELECT c.id AS conversation_id, done.user_message_id, c.head_id, head.parent_id
@@ -320,10 +338,14 @@ FROM (VALUES (1)) AS one LEFT JOIN (
     LEFT JOIN messages head ON head.user_id = $1 AND head.id = c.head_id
 ) AS was ON true
 """
+COMMITTED_BEFORE = """
+SELECT m.seq, c.version FROM messages m JOIN conversations c ON c.user_id = m.user_id AND c.id = m.conversation_id
+WHERE m.user_id = $1 AND m.id = $2
+"""
 
 
-async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, reply: Reply) -> int | None:
-    """Store the reply, once, and give its seq; None when the turn is another writer's by now.
+async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, reply: Reply) -> Committed | None:
+    """Store the reply, once, and say where; None when the turn is another writer's by now.
 
     Asking again after a commit whose answer was lost gives the same seq.
     """
@@ -346,19 +368,16 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
         keyed(await index_key(connection, user_id), user_id, said_digest("assistant", reply.text)),
     )
     assert row is not None  # noqa: S101  it has one whatever was there
-    seq = row["seq"]
-    if seq is not None and row["head_id"] != row["user_message_id"]:
+    if row["seq"] is not None and row["head_id"] != row["user_message_id"]:
         # the message had been answered before, and the talk had gone on: all that is another branch now
         beside = row["parent_id"] == row["user_message_id"]
         fork = row["user_message_id"] if beside else None
         await keep_to_way(connection, user_id, row["conversation_id"], fork=fork)
-    if seq is None and row["ended"]:
+    if row["seq"] is None and row["ended"]:
         raise HalfDoneError("The turn was ended without its reply; the transaction must not be.")
-    if seq is None:
-        seq = await connection.fetchval(
-            "SELECT seq FROM messages WHERE user_id = $1 AND id = $2", user_id, reply.message_id
-        )
-    return None if seq is None else int(seq)
+    if row["seq"] is None:
+        row = await connection.fetchrow(COMMITTED_BEFORE, user_id, reply.message_id)
+    return None if row is None else Committed(row["seq"], row["version"])
 
 
 FAIL = """
@@ -439,7 +458,8 @@ async def latest_turn(
 TURN = """
 SELECT t.id, t.conversation_id, t.user_message_id, t.reply_message_id, t.status, t.epoch, t.route, t.backend, t.model, t.scripted,
     t.finish_reason, t.usage, t.failure, t.created_at, t.finished_at, t.checkpoint, m.content AS reply, m.reasoning, m.seq AS reply_seq,
-    u.seq AS user_seq, u.created_at AS user_created_at, t.lease_until IS NOT NULL AND t.lease_until < clock_timestamp() AS orphaned
+    u.seq AS user_seq, u.created_at AS user_created_at, t.lease_until IS NOT NULL AND t.lease_until < clock_timestamp() AS orphaned,
+    (SELECT c.version FROM conversations c WHERE c.user_id = t.user_id AND c.id = t.conversation_id) AS version
 FROM turns t JOIN messages u ON u.user_id = t.user_id AND u.id = t.user_message_id
 LEFT JOIN messages m ON m.user_id = t.user_id AND m.id = t.reply_message_id
 WHERE t.user_id = $1 AND t.conversation_id = $2 AND t.id = $3
@@ -472,6 +492,8 @@ class StoredTurn:
     user_seq: int
     user_created_at: datetime
     orphaned: bool
+    version: int
+    """The conversation's, now."""
 
 
 async def read_turn(connection: Connection, user_id: UUID, conversation_id: UUID, turn_id: UUID) -> StoredTurn:

@@ -62,6 +62,8 @@ class Buffer:
     summary: str
     summary_seq: int
     lines: tuple[Line, ...]
+    version: int = -1
+    """The conversation's when this was read: whoever uses it checks that too. -1 is no conversation's."""
 
     def extended(self, lines: tuple[Line, ...], head_id: UUID, keep: int) -> Self:
         """The buffer with `lines` said after it, cut to the last `keep`."""
@@ -78,6 +80,7 @@ class Buffer:
                 "summary": self.summary,
                 "summary_seq": self.summary_seq,
                 "lines": [(line.seq, line.role, line.content, line.speaker) for line in self.lines],
+                "version": self.version,
             }
         )
 
@@ -94,6 +97,7 @@ class Buffer:
             value["summary"],
             value["summary_seq"],
             tuple(Line(*line) for line in value["lines"]),
+            value.get("version", -1),  # older releases write none
         )
 
 

@@ -20,7 +20,7 @@ from memory.errors import AgeAssuranceRequiredError, TurnInProgressError, TurnRe
 from memory.gates import Gate, may_stream
 from memory.postgres import Database
 from memory.quotas import QuotaExceededError, hold_quota
-from memory.turns import Accepted, ClaimedTurn, NewTurn, Reply, StoredTurn, TurnState
+from memory.turns import Accepted, ClaimedTurn, Committed, NewTurn, Reply, StoredTurn, TurnState
 from service.chat import events as ev
 from service.chat.follow import ReplyReader, accepted_event
 from service.chat.live import LiveReply
@@ -167,7 +167,8 @@ class ChatEngine:
         if beside is not None:
             turn = _claimed(new, accepted)
             line = Line(accepted.seq, "user", message.content, message.speaker)
-            gathering = self._gather(turn, line, accepted.parent_id, *beside, notices)
+            place = (accepted.parent_id, accepted.version)
+            gathering = self._gather(turn, line, place, *beside, notices)
             self._start(turn, LiveReply(key, [first]), gathering)
             return self._reader.events(key, None)
         return _after(first, self._reader.events(key, FIRST))
@@ -294,16 +295,18 @@ class ChatEngine:
         self,
         turn: ClaimedTurn,
         line: Line,
-        parent_id: UUID | None,
+        place: tuple[UUID | None, int],
         found: Awaitable[Looked],
         vector: Awaitable[Vector | None],
         told: Told | None = None,
     ) -> Material:
-        """Bring together what the prompt is made of: the live state (rebuilt if it is stale) and the recalled memories."""
+        """Bring together what the prompt is made of: the live state (rebuilt if it is stale) and the recalled memories.
+
+        `place` is the message that the turn follows, and the version of the conversation that it was accepted in."""
         looked = await found
         buffer = looked.live.buffer
-        if buffer is None or buffer.head_id != parent_id:
-            buffer = await self._past.rebuilt(turn.user_id, turn.conversation_id, parent_id)
+        if buffer is None or (buffer.head_id, buffer.version) != place:
+            buffer = await self._past.rebuilt(turn.user_id, turn.conversation_id, place[0])
         recalled = looked.recalled_for(turn.route, buffer)
         if recalled is None:
             recalled = await self._recaller.recall(buffer, turn.route, line.content, line.speaker, await vector)
@@ -323,10 +326,12 @@ class ChatEngine:
             begun_chars=turn.request.get("begun_chars", 0),
         )
 
-    def _gather_anew(self, turn: ClaimedTurn, line: Line, parent_id: UUID | None) -> Coroutine[Any, Any, Material]:
+    def _gather_anew(
+        self, turn: ClaimedTurn, line: Line, place: tuple[UUID | None, int]
+    ) -> Coroutine[Any, Any, Material]:
         """For a turn beside whose accept nothing was looked for here."""
         found = _unlooked(self._past.load(turn.user_id, turn.conversation_id))
-        return self._gather(turn, line, parent_id, found, self._recaller.embed(line.content))
+        return self._gather(turn, line, place, found, self._recaller.embed(line.content))
 
     async def _due(self, connection: Any, user_id: UUID, conversation_id: UUID, turn_id: UUID, text: str) -> Told:
         """What the user must be told; without it no reply begins."""
@@ -340,11 +345,11 @@ class ChatEngine:
         found: Told = await patiently(self._database, turn.user_id, due)
         return found
 
-    async def _committed(self, turn: ClaimedTurn, material: Material, reply: Reply, seq: int) -> None:
+    async def _committed(self, turn: ClaimedTurn, material: Material, reply: Reply, committed: Committed) -> None:
         """After the commit: the live copy, and a wake-up for the learner. Neither may fail the turn."""
-        line = Line(seq, "assistant", reply.text, reply.speaker)
-        if seq % BUFFER_LINES < 2:
-            # now and then the live copy is made anew, since the learner writes the summary that stands in it
+        line = Line(committed.seq, "assistant", reply.text, reply.speaker)
+        if committed.version != material.buffer.version:
+            # words of the past that this reply was made of may have been forgotten since
             await self._live.forget(turn.conversation_id)
         else:
             buffer = material.buffer.extended((material.message, line), reply.message_id, BUFFER_LINES)

@@ -61,6 +61,7 @@ def _buffer(conversation: Conversation, head_id: UUID | None, lines: tuple[Line,
         summary=conversation.summary,
         summary_seq=0,
         lines=lines,
+        version=conversation.version,
     )
 
 

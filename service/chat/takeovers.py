@@ -53,7 +53,7 @@ class Takeovers:
         resumable: Callable[..., bool],
         own: Collection[UUID],
         start: Callable[[ClaimedTurn, LiveReply, Gathering], None],
-        gather: Callable[[ClaimedTurn, Line, UUID | None], Gathering],
+        gather: Callable[[ClaimedTurn, Line, tuple[UUID | None, int]], Gathering],
         paused: Callable[[], bool],
     ) -> None:
         """`own` are the turns written here, whatever became of their leases; `start` begins to write one, with what
@@ -138,7 +138,7 @@ class Takeovers:
             # its writer begins and fails at once: so readers hear of it, and keep what they have
             self._start(turn, live, _refusing(refused))
             return
-        self._start(turn, live, self._gather(turn, line, message.parent_id))
+        self._start(turn, live, self._gather(turn, line, (message.parent_id, stored.version)))
 
 
 async def _refusing(problem: UnavailableError) -> Material:

@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from memory import turns
 from memory.errors import StoreUnavailableError
 from memory.postgres import Database
-from memory.turns import ClaimedTurn, Reply
+from memory.turns import ClaimedTurn, Committed, Reply
 from service.chat import events as ev
 from service.chat.going_on import Joint, plainly
 from service.chat.leases import LeaseKeeper
@@ -73,7 +73,7 @@ class ReplyWriter:
         live: LiveReply,
         tools: Tools,
         gather: Callable[[], Awaitable[Material]],
-        on_commit: Callable[[ClaimedTurn, Material, Reply, int], Awaitable[None]],
+        on_commit: Callable[[ClaimedTurn, Material, Reply, Committed], Awaitable[None]],
     ) -> None:
         self.user_id: UUID = turn.user_id
         self.turn_id: UUID = turn.turn_id
@@ -420,16 +420,16 @@ class ReplyWriter:
             reasoning=self._book.thoughts.text,
         )
 
-        async def statement(connection: Any) -> int | None:
+        async def statement(connection: Any) -> Committed | None:
             return await turns.commit(connection, self.user_id, self.turn_id, self.epoch, reply)
 
-        seq = await patiently(self._tools.database, self.user_id, statement)
-        if seq is None:
+        committed = await patiently(self._tools.database, self.user_id, statement)
+        if committed is None:
             raise FencedError
         TURNS.labels("stopped" if stopped else "completed").inc()
         data = {
             "message_id": reply.message_id,
-            "seq": seq,
+            "seq": committed.seq,
             "finish_reason": reply.finish_reason,
             "usage": reply.usage,
             "backend": reply.backend,
@@ -437,7 +437,7 @@ class ReplyWriter:
             "scripted": reply.scripted,
         }
         await self._book.emit(ev.COMPLETED, data, last=True)
-        await self._on_commit(self._turn, material, reply, seq)
+        await self._on_commit(self._turn, material, reply, committed)
 
     async def _fail(self, error: RapportError) -> None:
         problem = {"retryable": error.status >= 500, "retry_after": None, **error.problem()}

@@ -59,12 +59,13 @@ class Forgetter:
         done = await self._in_postgres(user_id, work)
         with suppress(EmbedderUnavailableError):  # they are found by their words, and get their vectors later
             await reindex.add_vectors(self._database, self._embedder, user_id, done.redacted)
-        live = await self._forget_live(done)
+        await self._forget_live(done)
         if done.running:
             # a writer hears at its next renewal, after one usual lease at most (`LeaseKeeper`); then it logs nothing any more
             await asyncio.sleep(1.5 * self._lease_seconds)
-            live = await self._forget_live(done)
         logs = await self._drop_logs(user_id, done)
+        # again: a reply that was committed just before may have kept its copy of the past just after
+        live = await self._forget_live(done)
         receipt = _receipt(done, live, logs)
         async with self._database.as_user(user_id) as connection:
             await erasure.keep_receipt(connection, user_id, done, receipt)

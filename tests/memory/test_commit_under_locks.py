@@ -64,10 +64,12 @@ async def stored(connection: Connection, turn: NewTurn) -> list[tuple[str, str]]
     return [(message.role, message.content) for message in found]
 
 
-async def commit(database: Database, turn: NewTurn) -> int | None:
+async def commit(database: Database, turn: NewTurn) -> int:
     reply = Reply(uuid4(), "Hello yourself", "stop", "scripted", "script", scripted=True)
     async with database.as_user(turn.user_id) as connection:
-        return await turns.commit(connection, turn.user_id, turn.turn_id, 1, reply)
+        committed = await turns.commit(connection, turn.user_id, turn.turn_id, 1, reply)
+    assert committed is not None
+    return committed.seq
 
 
 async def test_a_reply_is_stored_though_the_learner_holds_its_conversation(database: Database, turn: NewTurn) -> None:
