@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from memory import tombstones
 from memory.chains import keyed
-from memory.errors import ConversationNotFoundError, TurnInProgressError
+from memory.errors import ConversationNotFoundError, RouteLockedError, TurnInProgressError
 from memory.indexing import EpisodeRow, index_messages
 from memory.ports import Vectors
 from memory.postgres import Connection
@@ -82,13 +82,15 @@ async def find_or_create(
 async def read_target(connection: Connection, user_id: UUID, conversation_id: UUID) -> ImportTarget:
     """Lock the conversation for an append. Raises a `TurnRefusedError` when nothing can be appended now."""
     row = await connection.fetchrow(
-        """SELECT route, time_zone, active_turn FROM conversations
+        """SELECT route, time_zone, active_turn, lock_reason FROM conversations
         WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR UPDATE""",
         user_id,
         conversation_id,
     )
     if row is None:
         raise ConversationNotFoundError("The conversation was deleted while it was being imported.")
+    if row["lock_reason"] is not None:
+        raise RouteLockedError(row["lock_reason"])
     if row["active_turn"] is not None:
         raise TurnInProgressError(row["active_turn"])
     return ImportTarget(conversation_id, row["route"], row["time_zone"], created=False)

@@ -235,11 +235,11 @@ async def read_message(connection: Connection, user_id: UUID, conversation_id: U
 async def choose_head(connection: Connection, user_id: UUID, conversation_id: UUID, message_id: UUID) -> Conversation:
     """Go on from this message: what followed it stays, as another branch.
 
-    Raises `ConversationNotFoundError`, and `TurnInProgressError` while a reply is being written in the conversation.
+    Raises `ConversationNotFoundError`, `RouteLockedError`, and `TurnInProgressError` while a reply is being written in it.
     """
     row = await connection.fetchrow(
         f"""UPDATE conversations SET head_id = $3, version = version + 1
-        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND active_turn IS NULL
+        WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND active_turn IS NULL AND lock_reason IS NULL
             AND EXISTS (SELECT FROM messages m WHERE m.user_id = $1 AND m.conversation_id = $2 AND m.id = $3)
         RETURNING {CONVERSATION}""",
         user_id,
@@ -297,20 +297,18 @@ async def read_branch(
 
 
 async def _refuse_meanwhile(connection: Connection, user_id: UUID, conversation_id: UUID) -> None:
-    """Raises `TurnInProgressError` while a reply is being written in the conversation."""
-    active = await connection.fetchval(
-        "SELECT active_turn FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL",
-        user_id,
-        conversation_id,
-    )
-    if active is not None:
-        raise TurnInProgressError(active)
+    """Raises `RouteLockedError`, or `TurnInProgressError` while a reply is being written in the conversation."""
+    there = await read_conversation(connection, user_id, conversation_id)
+    if there.lock_reason is not None:
+        raise RouteLockedError(there.lock_reason)
+    if there.active_turn is not None:
+        raise TurnInProgressError(there.active_turn)
 
 
 IMPORT = """
 WITH bumped AS (
     UPDATE conversations SET next_seq = next_seq + cardinality($3::uuid[]), updated_at = now(), head_id = ($3::uuid[])[cardinality($3::uuid[])]
-    WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND active_turn IS NULL
+    WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND active_turn IS NULL AND lock_reason IS NULL
     RETURNING next_seq - cardinality($3::uuid[]) AS first
 ), old AS (
     SELECT head_id FROM conversations WHERE user_id = $1 AND id = $2
@@ -341,7 +339,7 @@ async def append_imported(
 
     They follow `parent_id`, by default the latest message.
 
-    Raises `ConversationNotFoundError`, and `TurnInProgressError` while a reply is being written in the conversation.
+    Raises `ConversationNotFoundError`, `RouteLockedError`, and `TurnInProgressError` while a reply is being written in it.
     """
     first = await connection.fetchval(
         IMPORT,
@@ -396,7 +394,10 @@ async def find_by_chain(
 
 
 async def delete_conversation(connection: Connection, user_id: UUID, conversation_id: UUID) -> bool:
-    """Remove the conversation with its messages and all that was learnt from it; what is being written in it is stopped."""
+    """Remove the conversation with its messages and all that was learnt from it; what is being written in it is stopped.
+
+    A lock doesn't stop this, whoever locked it: what was said is its owner's to erase.
+    """
     deleted = await connection.fetchval(
         """UPDATE conversations SET deleted_at = now(), lock_epoch = lock_epoch + 1, title = '', persona = '', summary = '', active_turn = NULL,
             import_key = NULL WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING id""",

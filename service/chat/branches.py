@@ -137,7 +137,7 @@ async def continue_turn(
 
 @router.put(
     "/head",
-    responses=problems(ABSENT | {409: "`turn_in_progress`"}),
+    responses=problems(ABSENT | {403: "`route_locked`", 409: "`turn_in_progress`"}),
     dependencies=[WRITE],
     summary="Go on from another branch",
 )

@@ -23,6 +23,7 @@ RESPONSES: Responses = {
     200: {"model": ImportResult, "description": "Everything in the file was here already"},
     **problems(
         {
+            403: "`route_locked`: the conversation that this file was imported into is locked",
             409: "`turn_in_progress`: a reply is being written in the conversation that this file was imported into",
             413: "`too_large`: split it; parts with the same header and first message are one conversation",
             415: "`unsupported_media_type`: send the file itself as the body",
