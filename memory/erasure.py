@@ -154,9 +154,10 @@ async def _redact(
     content = MARK if quotes is None else without(message.content, quotes)
     if content == message.content:
         return  # the words went before, with another fact
-    await tombstones.bury(
-        connection, user_id, [tombstones.message_digest(user_id, message.role, message.created_at, message.content)]
-    )
+    digests = [tombstones.message_digest(user_id, message.role, message.created_at, message.content)]
+    if tombstones.is_telling(message.content):
+        digests.append(tombstones.words_digest(user_id, message.role, message.content))
+    await tombstones.bury(connection, user_id, digests)
     await connection.execute(
         "UPDATE messages SET content = $3, fingerprint = NULL WHERE user_id = $1 AND id = $2",
         user_id,

@@ -44,6 +44,8 @@ class SaidElsewhere:
     speaker: str | None
     text: str
     said_at: datetime
+    timed: bool = True
+    """False where the source doesn't say when it was."""
 
 
 async def find_or_create(
@@ -142,6 +144,9 @@ async def append_recallable(
     known = await known_ids(connection, user_id, target.conversation_id, [said.external_id for said in messages])
     new = [said for said in messages if said.external_id not in known]
     welcome = {said.external_id for said in await tombstones.remembered(connection, user_id, new)}
+    untimed = [said for said in new if not said.timed]
+    gone = await tombstones.forgotten_words(connection, user_id, [(said.role, said.text) for said in untimed])
+    welcome -= {untimed[number].external_id for number in gone}
     fresh = [(row, said) for row, said in enumerate(messages) if said.external_id in welcome]
     if not fresh:
         return 0, len(new)

@@ -1,7 +1,8 @@
 """What was forgotten must not come back: digests by which a message, or words of it, are recognised but not read.
 
 A message is known by its owner, role, time and words, so that an import of the same file is recognised although its
-rows have new ids, while the same words said anew are new.
+rows have new ids, while the same words said anew are new. Where a source doesn't know when something was said (a history
+that a client sends along, a file without times) it is known by its role and words alone.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from memory import facts
+from memory import facts, words
 from memory.postgres import Connection
 from memory.vault import index_key, under
 
@@ -41,6 +42,23 @@ Q = TypeVar("Q", bound=Quoting)
 
 def message_digest(user_id: UUID, role: str, said_at: datetime, text: str) -> bytes:
     return _digest(user_id, b"message", role, str(round(said_at.timestamp() * 1000)), text)
+
+
+LEAST_WORDS, LEAST_CHARACTERS, LEAST_UNSPACED = 2, 8, 3
+
+
+def is_telling(text: str) -> bool:
+    """Whether the words alone, whenever said, are enough to know a message by: "yes" and "ok" are everybody's."""
+    return (
+        len(words.tokens(text)) >= LEAST_WORDS
+        or len(text.strip()) >= LEAST_CHARACTERS
+        or sum(map(words.is_unspaced, text)) >= LEAST_UNSPACED
+    )
+
+
+def words_digest(user_id: UUID, role: str, text: str) -> bytes:
+    """Of a message whenever it was said, however it is spaced."""
+    return _digest(user_id, b"words", role, " ".join(text.lower().split()))
 
 
 def quote_digest(user_id: UUID, role: str, said_at: datetime, quote: str) -> bytes:
@@ -95,6 +113,19 @@ async def remembered(connection: Connection, user_id: UUID, messages: Sequence[S
     digests = [message_digest(user_id, m.role, m.said_at, m.text) for m in messages]
     gone = await _buried(connection, user_id, digests)
     return [message for message, digest in zip(messages, digests, strict=True) if digest not in gone]
+
+
+async def forgotten_words(connection: Connection, user_id: UUID, said: Sequence[tuple[str, str]]) -> set[int]:
+    """Which of these (role, text), by their place, were forgotten, whenever they were said.
+
+    Only for what has no time of its own: with one the same words are new. Ask first in the transaction that writes.
+    """
+    if not said:
+        return set()
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR SHARE", user_id)
+    digests = [words_digest(user_id, role, text) for role, text in said]
+    gone = await _buried(connection, user_id, digests)
+    return {number for number, digest in enumerate(digests) if digest in gone}
 
 
 async def teachable(connection: Connection, user_id: UUID, learnt: Sequence[Q]) -> list[Q]:

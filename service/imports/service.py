@@ -168,7 +168,9 @@ class _Import:
         external_id = self._identity.of(said)
         at = said.at or self._last_at or datetime.now(UTC)
         self._last_at = at
-        self._waiting.append(SaidElsewhere(external_id, said.role, said.speaker, said.text, at))
+        self._waiting.append(
+            SaidElsewhere(external_id, said.role, said.speaker, said.text, at, timed=said.at is not None)
+        )
         if len(self._waiting) >= CHUNK:
             await self._flush()
 

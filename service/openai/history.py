@@ -12,7 +12,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from memory import chains, transcript
+from memory import chains, tombstones, transcript
+from memory.erasure import MARK
 from memory.postgres import Database
 from memory.transcript import ImportedMessage, Owner
 from memory.vault import index_key
@@ -100,14 +101,24 @@ async def _remember(
     history: Sequence[Said],
     chain: Sequence[bytes],
 ) -> UUID:
-    """Keep a part of the client's history that is new here; when it was said isn't known, so it was just now, in order."""
+    """Keep a part of the client's history that is new here; when it was said isn't known, so it was just now, in order.
+
+    What its owner had forgotten here keeps its place and its chain, by which the client's next request is recognised.
+    """
     began = datetime.now(UTC) - timedelta(milliseconds=len(history))
-    messages = [
-        ImportedMessage(
-            uuid7(), said.role, None, said.text, began + timedelta(milliseconds=position), chain=chain[position]
-        )
-        for position, said in enumerate(history)
-    ]
     async with database.as_user(owner.user_id) as connection:
+        said = [(one.role, one.text) for one in history]
+        forgotten = await tombstones.forgotten_words(connection, owner.user_id, said)
+        messages = [
+            ImportedMessage(
+                uuid7(),
+                role,
+                None,
+                MARK if position in forgotten else text,
+                began + timedelta(milliseconds=position),
+                chain=chain[position],
+            )
+            for position, (role, text) in enumerate(said)
+        ]
         await transcript.append_imported(connection, owner.user_id, conversation_id, messages, parent_id=parent_id)
     return messages[-1].id

@@ -178,6 +178,24 @@ async def test_a_deleted_conversation_can_be_imported_anew_but_not_what_was_forg
     assert anew.conversation_id != report.conversation_id
 
 
+async def test_what_was_forgotten_stays_away_in_a_file_without_times_too(database: Database) -> None:
+    said = [{"speaker": "Caroline", "text": text} for text in ("My safe's code is 4711", "ok", "I painted a lake")]
+    report = await bring(database, lines(*said))
+    first, second, _ = await messages(database, report)
+    assert report.conversation_id is not None
+    async with database.as_user(OWNER.user_id) as connection:
+        for message in (first, second):
+            await erasure.forget(connection, OWNER.user_id, message.id)
+        await transcript.delete_conversation(connection, OWNER.user_id, report.conversation_id)
+    anew = await bring(database, lines(*said))
+    assert (anew.imported, anew.skipped) == (2, 1)
+    # "ok" is everybody's, and was not taken for the one that was forgotten
+    assert [message.content for message in await messages(database, anew)] == ["ok", "I painted a lake"]
+    # with a time of its own the same is known by that, and said at another it is new
+    timed = await bring(database, lines({**said[0], "at": "2026-05-07T10:00:00Z"}))
+    assert (timed.imported, timed.skipped) == (1, 0)
+
+
 async def test_without_time_for_vectors_messages_are_found_by_their_words(database: Database) -> None:
     report = await bring(database, lines(*talk(70)), embed_seconds=-1.0)
     assert (report.imported, report.unembedded) == (70, 70)

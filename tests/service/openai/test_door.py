@@ -176,6 +176,37 @@ def test_an_unknown_history_is_remembered(client: openai.OpenAI, http: httpx.Cli
     assert [text for _, text in spoken(http, conversation_id)][:3] == ["I have a cat.", "What is it called?", "Totoro."]
 
 
+def test_what_was_forgotten_is_not_taken_from_a_history(http: httpx.Client) -> None:
+    """A client that goes on sending it, behind a beginning by which it is not recognised."""
+    secret = "My secret place is Xanadu."
+
+    def ask(*said: str) -> tuple[str, str]:
+        sent = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+        answer = http.post("/chat/completions", json={"model": "rapport", "messages": sent}).json()
+        return answer["conversation_id"], answer["choices"][0]["message"]["content"]
+
+    conversation_id, reply = ask(secret)
+    [said, _] = http.get(f"/conversations/{conversation_id}/messages").json()["items"]
+    assert http.delete(f"/memories/{said['id']}").status_code == 200
+    history = ["Another beginning", "Mm.", f" {secret}\n", reply, "And now?"]
+    elsewhere, answered = ask(*history)
+    assert elsewhere != conversation_id
+    assert [text for _, text in spoken(http, elsewhere)] == [
+        "Another beginning",
+        "Mm.",
+        "[forgotten]",
+        without_notices(reply),
+        "And now?",
+        without_notices(answered),
+    ]
+    # it kept its place: the same history is recognised, and nothing of it is stored again
+    assert ask(*history, answered, "And then?")[0] == elsewhere
+    assert len(spoken(http, elsewhere)) == 8
+    # said anew it is said
+    again, _ = ask(secret)
+    assert ("user", secret) in spoken(http, again)
+
+
 @pytest.mark.parametrize("by", ["metadata", "header"])
 def test_a_named_conversation(client: openai.OpenAI, http: httpx.Client, by: str) -> None:
     conversation_id = http.post("/conversations", json={}).json()["id"]
