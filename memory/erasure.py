@@ -340,8 +340,8 @@ async def forget_all(connection: Connection, user_id: UUID, *, keep_conversation
     if keep_conversations:
         erasure.counts["summaries"] += await _execute(
             connection,
-            """UPDATE conversations SET summary = '', summary_seq = 0, learnt_seq = next_seq - 1, learn_attempts = 0,
-                version = version + 1 WHERE user_id = $1""",
+            """UPDATE conversations SET summary = '', summary_seq = next_seq - 1, learnt_seq = next_seq - 1,
+                learn_attempts = 0, version = version + 1 WHERE user_id = $1""",
             user_id,
         )
         erasure.counts["reasoning"] += await _execute(

@@ -136,12 +136,17 @@ async def advance(connection: Connection, lesson: Lesson, last: int) -> bool | N
 
 
 async def still_there(connection: Connection, lesson: Lesson) -> bool:
-    """Whether the conversation exists; it does until the transaction ends, since a deletion has to wait for that."""
+    """Whether the conversation exists, and is learnt from up to where the lesson begins: who forgets everything moves that.
+
+    It stays so until the transaction ends, since a deletion has to wait for that.
+    """
     return bool(
         await connection.fetchval(
-            "SELECT 1 FROM conversations WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE",
+            """SELECT 1 FROM conversations
+            WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND learnt_seq = $3 FOR NO KEY UPDATE""",
             lesson.user_id,
             lesson.conversation_id,
+            lesson.watermark,
         )
     )
 

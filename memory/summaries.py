@@ -46,10 +46,14 @@ SELECT c.summary, c.summary_seq, c.next_seq - 1 AS last, c.route, c.version FROM
 WHERE c.user_id = $1 AND c.id = $2 AND c.deleted_at IS NULL AND c.next_seq - 1 - c.summary_seq >= $3
 """
 # what lies beside the way was not said in this conversation; it is put aside before it is learnt from, and so before this
+# what was learnt from and is no episode any more was forgotten, though it may be kept to read
 LINES = f"""
 SELECT seq, id, role, speaker, content, created_at FROM messages m
 WHERE user_id = $1 AND conversation_id = $2 AND seq > $3 AND seq <= $4 AND role <> 'system' AND NOT EXISTS (
     SELECT FROM episodes e WHERE e.user_id = $1 AND e.message_id = m.id AND {ASIDE}
+) AND (
+    seq > (SELECT c.learnt_seq FROM conversations c WHERE c.user_id = $1 AND c.id = $2)
+    OR EXISTS (SELECT FROM episodes e WHERE e.user_id = $1 AND e.message_id = m.id)
 ) ORDER BY seq LIMIT $5
 """
 WRITE = """

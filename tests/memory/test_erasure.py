@@ -303,6 +303,59 @@ async def test_forget_all(database: Database, superuser_url: str, *, keep: bool)
         assert all(count == 1 for count in (await rows_with(superuser_url, CANARY)).values())  # the other user's
 
 
+async def test_what_is_kept_to_read_is_not_indexed_by_a_late_learner(database: Database) -> None:
+    """It had read the messages, and waits for its vectors while everything is forgotten."""
+    talk = await Talk(database).open()
+    await talk.say(LINE)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowEmbedder:
+        name, dimensions = "slow", 384
+
+        async def embed(self, texts: Any, *, question: bool = False) -> Any:
+            reached.set()
+            await go_on.wait()
+            return await talk.embedder.embed(texts)
+
+        async def aclose(self) -> None:
+            """Nothing is held."""
+
+    late = asyncio.create_task(
+        learn(database, ToldReasoner(answer(SECRET)), SlowEmbedder(), talk.user_id, talk.id, QUICK)
+    )
+    await asyncio.wait_for(reached.wait(), 30)
+    async with database.as_user(talk.user_id) as connection:
+        await erasure.forget_all(connection, talk.user_id, keep_conversations=True)
+    go_on.set()
+    assert (await late).status == "lost"
+    assert (await episodes(talk), await talk.texts()) == ([], [])
+
+
+async def test_what_is_kept_to_read_is_not_told_by_a_later_summary(database: Database) -> None:
+    talk = await Talk(database).open()
+    await talk.say(LINE)
+    async with database.as_user(talk.user_id) as connection:
+        await erasure.forget_all(connection, talk.user_id, keep_conversations=True)
+    reasoner = ToldReasoner(orjson.dumps({"summary": "The user painted a lake."}).decode())
+    config = SummaryConfig(every=1, keep=0)
+    await summarise(database, reasoner, talk.user_id, talk.id, config)
+    assert reasoner.prompts == []
+    await talk.say("I painted a lake.")
+    await summarise(database, reasoner, talk.user_id, talk.id, config)
+    # nor when the summary is begun anew, since something that was said later is forgotten
+    await talk.learn(ToldReasoner(answer()))
+    (episode,) = await episodes(talk)
+    await talk.teach(
+        "My dog is called Biscuit.", fact(1, "My dog is called Biscuit", "The user's dog is called Biscuit")
+    )
+    await forget(talk, await id_of(talk, "Biscuit"))
+    assert (await talk.row())["summary_seq"] == 0
+    await summarise(database, reasoner, talk.user_id, talk.id, config)
+    assert ["lake" in prompt for prompt in reasoner.prompts] == [True, True]
+    assert [prompt for prompt in reasoner.prompts if CANARY in prompt] == []
+    assert [e["message_id"] for e in await episodes(talk)] == [episode["message_id"]]
+
+
 async def accept(talk: Talk, content: str) -> turns.Accepted:
     new = NewTurn(talk.user_id, talk.id, uuid7(), uuid7(), content, uuid4().bytes)
     async with talk.database.as_user(talk.user_id) as connection:
