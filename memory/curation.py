@@ -15,7 +15,7 @@ from memory.errors import AccountErasedError, MemoryNotFoundError, NotCorrectabl
 from memory.facts import key_of, place_of
 from memory.indexing import dense, sparse, term_weights
 from memory.ports import Vectors
-from memory.postgres import Connection
+from memory.postgres import Connection, hold_user
 from memory.transcript import JUST_ERASED, Owner
 from memory.vault import index_key, misplaced, sealed
 
@@ -316,6 +316,7 @@ async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, tex
     The caller also lays tombstones for the old one (`memory.erasure.forget_corrected`), so that its source doesn't teach
     it again. Raises `MemoryNotFoundError`; `NotCorrectableError` for an episode and for a fact that is history already.
     """
+    await hold_user(connection, user_id)
     new_id = uuid7()
     kind = await connection.fetchval("SELECT kind FROM facts WHERE user_id = $1 AND id = $2", user_id, fact_id)
     words = await sealed(connection, user_id, "facts", new_id, text)
@@ -339,6 +340,7 @@ async def correct_fact(connection: Connection, user_id: UUID, fact_id: UUID, tex
 
 async def pin_fact(connection: Connection, user_id: UUID, fact_id: UUID, *, pinned: bool) -> None:
     """Keep a fact in every prompt, or no longer. Raises `MemoryNotFoundError` or `NotCorrectableError`."""
+    await hold_user(connection, user_id)
     done = await connection.fetchval(
         """UPDATE facts SET pinned = $3 WHERE user_id = $1 AND id = $2 AND status IN ('active', 'uncertain')
         RETURNING id""",

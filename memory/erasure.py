@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 from memory import echoes, tombstones
 from memory.echoes import Echo
 from memory.errors import MemoryNotFoundError
-from memory.postgres import Connection, be_patient
+from memory.postgres import Connection, be_patient, hold_user
 from memory.quotes import locate
 from memory.turns import TITLE
 from memory.vault import sealed
@@ -433,6 +433,7 @@ async def keep_receipt(connection: Connection, user_id: UUID, erasure: Erasure, 
 
 async def forget_corrected(connection: Connection, user_id: UUID, fact_id: UUID) -> None:
     """The words that taught a fact which its owner has corrected do not teach it again."""
+    await hold_user(connection, user_id)
     # with what it replaced: of what other programs tell, some was known here in other words
     chain = [row["id"] for row in await connection.fetch(CHAIN, user_id, fact_id)]
     await tombstones.bury_told(connection, user_id, chain)

@@ -160,17 +160,18 @@ async def add_source(connection: Connection, user_id: UUID, fact_id: UUID, fact:
 
 
 async def confirm(connection: Connection, user_id: UUID, known: UUID, fact: NewFact) -> bool:
-    """The fact was said again: one more source, and certain again if it was uncertain."""
+    """The fact was said again: one more source, and certain again if it was uncertain. What is history stays so."""
     if not await add_source(connection, user_id, known, fact):
         return False
-    await connection.execute(
+    done = await connection.fetchval(
         """UPDATE facts SET confirmations = confirmations + 1, status = 'active', uncertain_because = NULL,
-            due_at = greatest(due_at, $3) WHERE user_id = $1 AND id = $2""",
+            due_at = greatest(due_at, $3)
+        WHERE user_id = $1 AND id = $2 AND status IN ('active', 'uncertain') RETURNING true""",
         user_id,
         known,
         fact.due_at,
     )
-    return True
+    return done is not None
 
 
 async def supersede(connection: Connection, user_id: UUID, old: UUID, new: UUID, until: datetime) -> None:

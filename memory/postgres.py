@@ -145,6 +145,12 @@ async def be_patient(connection: Connection, seconds: float) -> None:
     await connection.execute(limits)
 
 
+async def hold_user(connection: Connection, user_id: UUID) -> None:
+    """First in a transaction that changes what is known of a user, before any lock on a conversation: learning, forgetting,
+    correcting and deleting come one after the other, each seeing what the one before it did."""
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
+
+
 async def _keep(_connection: object) -> None:
     """Replace asyncpg's reset query: every transaction here cleans up by ending, and it would cost a round trip."""
 

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from memory.branching import keep_to_way
 from memory.errors import AccountErasedError, ConversationNotFoundError, RouteLockedError, TurnInProgressError
-from memory.postgres import Connection
+from memory.outliving import unlearn
+from memory.postgres import Connection, hold_user
 from memory.vault import misplaced, sealed
 
 Role = Literal["user", "assistant", "system"]
@@ -394,10 +395,11 @@ async def find_by_chain(
 
 
 async def delete_conversation(connection: Connection, user_id: UUID, conversation_id: UUID) -> bool:
-    """Remove the conversation with its messages and all that was learnt from it; what is being written in it is stopped.
+    """Remove the conversation with its messages and what was learnt from it alone; what is being written in it is stopped.
 
     A lock doesn't stop this, whoever locked it: what was said is its owner's to erase.
     """
+    await hold_user(connection, user_id)
     deleted = await connection.fetchval(
         """UPDATE conversations SET deleted_at = now(), lock_epoch = lock_epoch + 1, title = '', persona = '', summary = '', active_turn = NULL,
             import_key = NULL WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING id""",
@@ -406,8 +408,8 @@ async def delete_conversation(connection: Connection, user_id: UUID, conversatio
     )
     if deleted is None:
         return False
-    # fact_sources first: a fact that other conversations bear out too loses the words of this one
-    for table in ("fact_sources", "facts", "episodes", "messages", "outbox", "quarantine"):
+    await unlearn(connection, user_id, conversation_id)
+    for table in ("episodes", "messages", "outbox", "quarantine"):
         await connection.execute(
             f"DELETE FROM {table} WHERE user_id = $1 AND conversation_id = $2", user_id, conversation_id
         )
