@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 from memory.postgres import Connection
@@ -81,3 +82,27 @@ async def ended(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int
 async def any_running(connection: Connection) -> bool:
     """Whether a reply is being written, of any user. Ask over `Database.system`."""
     return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM turns WHERE status = 'running')"))
+
+
+NOTE_UPSTREAM = """
+UPDATE turns SET upstream = $4 WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
+"""
+
+
+async def note_upstream(
+    connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, upstream: dict[str, Any]
+) -> None:
+    """Keep where the model server can be asked for the rest of the reply; nothing happens when the turn is another's."""
+    await connection.execute(NOTE_UPSTREAM, user_id, turn_id, epoch, upstream)
+
+
+RELEASE = """
+UPDATE turns SET lease_until = clock_timestamp() - interval '1 millisecond', checkpoint = $4
+WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
+"""
+
+
+async def release(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, shown: str) -> None:
+    """Give the turn up so that any instance may claim it at once."""
+    kept = await sealed(connection, user_id, "turns", turn_id, shown)
+    await connection.execute(RELEASE, user_id, turn_id, epoch, kept)

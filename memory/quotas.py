@@ -1,13 +1,23 @@
 """How many model tokens a user may cause in a day, counted from the turns themselves.
 
 A running turn counts as its estimate from the moment it is accepted, an ended one as what its backend reported: there
-is no reservation to lose when a process dies, and none to give back.
+is no reservation to lose when a process dies, and none to give back. A turn that failed before anything was shown costs
+nothing; one that failed later costs what was shown, or whoever locks their conversation near each reply's end reads for
+nothing; and one that failed because its user deleted its conversation costs its estimate, since nothing is kept of it.
 """
 
 from uuid import UUID
 
 from memory.errors import LongTermMemoryError
 from memory.postgres import Connection
+
+PROMPT_ESTIMATE = 800
+"""Tokens that a prompt is taken to have until its backend has counted them."""
+
+
+def estimated(shown: int) -> dict[str, int] | None:
+    """The usage of a turn that failed after so many characters of its reply were shown; None when none were."""
+    return {"prompt_tokens": PROMPT_ESTIMATE, "completion_tokens": -(-shown // 4)} if shown > 0 else None
 
 
 class QuotaExceededError(LongTermMemoryError):
@@ -23,7 +33,8 @@ class QuotaExceededError(LongTermMemoryError):
 ALONE = "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 7277076))"
 USED = """
 SELECT coalesce(sum(
-    CASE WHEN status = 'running' OR usage IS NULL AND status <> 'failed' THEN $2
+    CASE WHEN status = 'running' OR usage IS NULL
+            AND (status <> 'failed' OR coalesce(failure ->> 'code', '') = 'conversation_not_found') THEN $2
         ELSE coalesce((usage ->> 'prompt_tokens')::bigint + (usage ->> 'completion_tokens')::bigint, 0) END
 ), 0)::bigint AS used, extract(epoch FROM date_trunc('day', now(), 'UTC') + interval '1 day' - now())::float8 AS seconds
 FROM turns WHERE user_id = $1 AND created_at >= date_trunc('day', now(), 'UTC')

@@ -382,7 +382,8 @@ async def commit(connection: Connection, user_id: UUID, turn_id: UUID, epoch: in
 
 FAIL = """
 WITH done AS (
-    UPDATE turns SET status = 'failed', finished_at = clock_timestamp(), lease_until = NULL, failure = $4, checkpoint = $5
+    UPDATE turns SET status = 'failed', finished_at = clock_timestamp(), lease_until = NULL, failure = $4, checkpoint = $5,
+        usage = $6
     WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running' RETURNING conversation_id
 ), freed AS (
     UPDATE conversations c SET active_turn = NULL FROM done WHERE c.user_id = $1 AND c.id = done.conversation_id AND c.active_turn = $2
@@ -394,35 +395,20 @@ SELECT conversation_id FROM done
 
 
 async def fail(
-    connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, failure: dict[str, Any], shown: str
+    connection: Connection,
+    user_id: UUID,
+    turn_id: UUID,
+    epoch: int,
+    failure: dict[str, Any],
+    shown: str,
+    usage: dict[str, int] | None = None,
 ) -> bool:
-    """End the turn without a reply; what was shown of one is kept for audit, never learnt from. False: another's by now."""
+    """End the turn without a reply; what was shown of one is kept for audit, never learnt from. False: another's by now.
+
+    `usage` is what it costs its user all the same.
+    """
     kept = await sealed(connection, user_id, "turns", turn_id, shown)
-    return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, kept) is not None
-
-
-NOTE_UPSTREAM = """
-UPDATE turns SET upstream = $4 WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
-"""
-
-
-async def note_upstream(
-    connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, upstream: dict[str, Any]
-) -> None:
-    """Keep where the model server can be asked for the rest of the reply; nothing happens when the turn is another's."""
-    await connection.execute(NOTE_UPSTREAM, user_id, turn_id, epoch, upstream)
-
-
-RELEASE = """
-UPDATE turns SET lease_until = clock_timestamp() - interval '1 millisecond', checkpoint = $4
-WHERE user_id = $1 AND id = $2 AND epoch = $3 AND status = 'running'
-"""
-
-
-async def release(connection: Connection, user_id: UUID, turn_id: UUID, epoch: int, shown: str) -> None:
-    """Give the turn up so that any instance may claim it at once."""
-    kept = await sealed(connection, user_id, "turns", turn_id, shown)
-    await connection.execute(RELEASE, user_id, turn_id, epoch, kept)
+    return await connection.fetchval(FAIL, user_id, turn_id, epoch, failure, kept, usage) is not None
 
 
 REQUEST_STOP = """

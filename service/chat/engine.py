@@ -19,7 +19,7 @@ from memory import turns
 from memory.errors import AgeAssuranceRequiredError, TurnInProgressError, TurnRefusedError
 from memory.gates import Gate, may_stream
 from memory.postgres import Database
-from memory.quotas import QuotaExceededError, hold_quota
+from memory.quotas import PROMPT_ESTIMATE, QuotaExceededError, hold_quota
 from memory.turns import Accepted, ClaimedTurn, Committed, NewTurn, Reply, StoredTurn, TurnState
 from service.chat import events as ev
 from service.chat.follow import ReplyReader, accepted_event
@@ -43,9 +43,6 @@ from sessions.store import Live, LiveState
 ACCEPTS = 2
 """Messages that are accepted at once, for each that recalls: where turns have to wait, they wait with their message kept.
 With three, 1,000 users on a starved machine used all of a pool of 40, and with one they waited 13 s to be accepted."""
-PROMPT_ESTIMATE = 800
-"""Tokens that a prompt is taken to have until its backend has counted them."""
-
 
 Told = tuple[dict[str, Any], ...]
 """What the user must be told before a reply, as its events' data."""

@@ -10,9 +10,8 @@ import structlog
 
 from memory.errors import StoreUnavailableError
 from memory.gates import Gate
-from memory.leases import Renewal, renew
+from memory.leases import Renewal, note_upstream, renew
 from memory.postgres import Database
-from memory.turns import note_upstream
 from service.chat.metrics import LOOP_FAILURES
 
 log = structlog.get_logger(__name__)

@@ -198,7 +198,9 @@ class TurnView(BaseModel):
     backend: str | None
     model: str | None
     scripted: bool
-    usage: dict[str, int] | None
+    usage: dict[str, int] | None = Field(
+        description="As the model's server counted; of a reply that failed after some of it was shown, an estimate"
+    )
     failure: dict[str, Any] | None
     created_at: datetime
     finished_at: datetime | None

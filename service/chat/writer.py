@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 from uuid_utils.compat import uuid7
 
-from memory import turns
+from memory import leases, quotas, turns
 from memory.errors import StoreUnavailableError
 from memory.postgres import Database
 from memory.turns import ClaimedTurn, Committed, Reply
@@ -347,7 +347,7 @@ class ReplyWriter:
         if place := self.place():
             with contextlib.suppress(StoreUnavailableError):
                 async with self._tools.database.as_user(self.user_id) as connection:
-                    await turns.note_upstream(connection, self.user_id, self.turn_id, self.epoch, place)
+                    await leases.note_upstream(connection, self.user_id, self.turn_id, self.epoch, place)
 
     async def _cancel_upstream(self) -> None:
         if self._upstream.response_id:
@@ -444,9 +444,10 @@ class ReplyWriter:
         TURNS.labels("failed").inc()
 
         shown = self._book.shown_text
+        spent = quotas.estimated(len(shown) - self._turn.request.get("begun_chars", 0))
 
         async def statement(connection: Any) -> bool:
-            return await turns.fail(connection, self.user_id, self.turn_id, self.epoch, problem, shown)
+            return await turns.fail(connection, self.user_id, self.turn_id, self.epoch, problem, shown, spent)
 
         try:
             try:
@@ -466,6 +467,6 @@ class ReplyWriter:
         await self._note_upstream()
 
         async def statement(connection: Any) -> None:
-            await turns.release(connection, self.user_id, self.turn_id, self.epoch, self._book.shown_text)
+            await leases.release(connection, self.user_id, self.turn_id, self.epoch, self._book.shown_text)
 
         await patiently(self._tools.database, self.user_id, statement)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from memory.postgres import Database, PoolConfig
-from memory.quotas import QuotaExceededError, hold_quota
+from memory.quotas import QuotaExceededError, estimated, hold_quota
 
 
 @pytest.fixture
@@ -19,17 +19,19 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def turn(database: Database, user_id: UUID, cap: int, estimate: int = 100, **columns: Any) -> bool:
-    values = {"status": "running", "usage": None, "age": "0 days", **columns}
+    values = {"status": "running", "usage": None, "age": "0 days", "failure": None, **columns}
     try:
         async with database.as_user(user_id) as connection:
             await connection.execute(
-                """INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, route, lock_epoch, usage, created_at)
-                VALUES ($1, $2, $2, $2, $3, 'general', 0, $4, now() - $5::text::interval)""",
+                """INSERT INTO turns (user_id, id, conversation_id, user_message_id, status, route, lock_epoch, usage, created_at,
+                    failure)
+                VALUES ($1, $2, $2, $2, $3, 'general', 0, $4, now() - $5::text::interval, $6)""",
                 user_id,
                 uuid4(),
                 values["status"],
                 values["usage"],
                 values["age"],
+                values["failure"],
             )
             await hold_quota(connection, user_id, cap, estimate)
     except QuotaExceededError as refused:
@@ -57,6 +59,23 @@ async def test_what_failed_costs_nothing_and_what_nobody_counted_its_estimate(da
     for _ in range(5):
         assert await turn(database, user, 100, status="failed")
     assert await turn(database, user, 100, status="completed")
+    assert not await turn(database, user, 199)
+    assert await turn(database, user, 200)
+
+
+async def test_a_reply_that_failed_after_it_was_shown_costs_what_was_shown(database: Database) -> None:
+    user = uuid4()
+    assert estimated(0) is None
+    locked: dict[str, Any] = {"status": "failed", "failure": {"code": "route_locked"}}
+    assert await turn(database, user, 1000, usage=estimated(400), **locked)  # 800 and 100
+    assert not await turn(database, user, 999, estimate=100)
+    assert await turn(database, user, 1000, estimate=100)
+
+
+async def test_deleting_a_conversation_in_which_a_reply_is_written_saves_no_tokens(database: Database) -> None:
+    user = uuid4()
+    deleted: dict[str, Any] = {"status": "failed", "failure": {"code": "conversation_not_found"}}
+    assert await turn(database, user, 100, **deleted)
     assert not await turn(database, user, 199)
     assert await turn(database, user, 200)
 

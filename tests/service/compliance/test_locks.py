@@ -33,6 +33,8 @@ def test_an_operators_lock_stops_the_reply_and_stays(service_factory: Callable[.
             read(response, bubble)
         assert bubble.data("turn.failed")["code"] == "route_locked"
         assert len(bubble.text.split()) < 250
+        # nor is it a way to read for nothing: what was shown counts towards the day's tokens
+        assert user.get(turn).json()["usage"]["completion_tokens"] == -(-len(bubble.text) // 4)
         for answer in (
             user.delete(f"{path}/lock"),
             user.post(f"{path}/lock", json={"reason": "mine"}),
