@@ -16,6 +16,8 @@ class Renewal:
     stop_requested: bool
     gate_closed: bool
     """The conversation was locked or deleted, or its assurance withdrawn or run out, since the turn was accepted."""
+    written: bool
+    """False: somebody holds the row, so that neither the lease nor the checkpoint was written."""
 
 
 RENEW = """
@@ -23,7 +25,7 @@ WITH held AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[]) AS v(user_id, id, epoch, checkpoint)
 ), mine AS MATERIALIZED (
     -- a row that an erasure holds for a while keeps no other lease waiting
-    SELECT held.checkpoint, free.place FROM held CROSS JOIN LATERAL (
+    SELECT held.id, held.checkpoint, free.place FROM held CROSS JOIN LATERAL (
         SELECT t.ctid AS place FROM turns t
         WHERE t.user_id = held.user_id AND t.id = held.id AND t.epoch = held.epoch AND t.status = 'running'
         FOR NO KEY UPDATE SKIP LOCKED
@@ -40,7 +42,7 @@ SELECT t.id, t.stop_requested, c.deleted_at IS NOT NULL OR c.lock_epoch <> t.loc
         SELECT FROM age_assurances a JOIN unnest($6::text[], $7::text[]) AS need(route, level) ON need.level = a.level
         WHERE a.user_id = t.user_id AND need.route = t.route AND a.revoked_at IS NULL AND a.expires_at > clock_timestamp()
     )
-) FROM held
+), t.id IN (SELECT id FROM mine) FROM held
 JOIN turns t ON t.user_id = held.user_id AND t.id = held.id AND t.epoch = held.epoch AND t.status = 'running'
 JOIN conversations c ON c.user_id = t.user_id AND c.id = t.conversation_id
 """

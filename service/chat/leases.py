@@ -120,6 +120,8 @@ class LeaseKeeper:
         async with self._database.system() as connection:
             renewed = {row.turn_id: row for row in await renew(connection, rows, self.lease_seconds, self._needs)}
             for writer in writers if keep else ():
-                if place := writer.place():
+                # one whose row somebody holds would wait for it, and all leases with it
+                row = renewed.get(writer.turn_id)
+                if row is not None and row.written and (place := writer.place()):
                     await note_upstream(connection, writer.user_id, writer.turn_id, writer.epoch, place)
         return renewed

@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 
 from memory import leases
-from memory.errors import StoreUnavailableError
+from memory.errors import StoreUnavailableError, TransactionConflictError
 from memory.postgres import Database
 from memory.turns import ClaimedTurn
 from service.chat import events as ev
@@ -210,6 +210,8 @@ class Logbook:
         async def statement(connection: Any) -> None:
             renewed = await leases.renew(connection, held, self._lease_seconds)
             # the last event of a turn that this epoch has ended is shown without a checkpoint
+            if any(not row.written for row in renewed):
+                raise TransactionConflictError("Somebody holds the turn's row.")
             if not renewed and not await leases.ended(connection, turn.user_id, turn.turn_id, turn.epoch):
                 raise FencedError
 

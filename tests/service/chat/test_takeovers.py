@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,8 +24,11 @@ from memory.vault import MasterKey, Vault
 from service.auth.local_keys import AGE, SESSION, ensure_key
 from service.chat import events as ev
 from service.chat.leases import LeaseKeeper
+from service.chat.live import LiveReply
+from service.chat.logbook import Logbook
 from service.runtime import Runtime, open_runtime
 from service.settings import Settings
+from sessions.logs import LocalReplyLog
 from sessions.replies import EMPTY, FIRST, Appended, Log
 
 GATE = Gate(("general",))
@@ -177,12 +181,13 @@ class Holder:
     epoch: int = 1
     halted: list[str] = field(default_factory=list)
     breaks: bool = False
+    where: dict[str, Any] | None = None
 
     def checkpoint(self) -> str | None:
         return self.said
 
     def place(self) -> dict[str, Any] | None:
-        return None
+        return self.where
 
     def halt(self, reason: str) -> None:
         self.halted.append(reason)
@@ -250,3 +255,37 @@ async def test_words_that_can_not_be_kept_do_not_keep_a_turn_from_its_end(tmp_pa
         assert (found.status, found.checkpoint) == ("failed", "")
         assert found.failure is not None
         assert found.failure["code"] == "turn_poisoned"
+
+
+async def test_a_row_that_somebody_holds_keeps_no_lease_waiting(database: Database) -> None:
+    """Nor does the note of where its reply can be read on: an erasure holds its user's rows for a while."""
+    keeper = LeaseKeeper(database, 600.0, GATE)
+    held, free = [await left(database, lease_seconds=60.0) for _ in range(2)]
+    for turn in (held, free):
+        keeper.hold(Holder(turn.user_id, turn.turn_id, "said", where={"response_id": "resp_1"}))
+    async with database.system() as eraser:
+        await eraser.execute("SELECT FROM turns WHERE id = $1 FOR UPDATE", held.turn_id)
+        await keeper.renew_all()
+        assert [await lease_of(database, turn) > 300 for turn in (held, free)] == [False, True]
+    await keeper.renew_all()
+    assert await lease_of(database, held) > 300
+
+
+async def test_what_stands_in_for_the_log_waits_until_it_is_written(database: Database) -> None:
+    """While Redis is away nothing is shown that PostgreSQL doesn't have, whoever holds the row."""
+    turn = await left(database, lease_seconds=60.0)
+    claimed = ClaimedTurn(
+        turn.user_id, turn.turn_id, turn.conversation_id, turn.message_id, 1, 1, "", {}, "general", datetime.now(UTC)
+    )
+    log = Log(turn.user_id, turn.conversation_id, turn.turn_id)
+    book = Logbook(claimed, LiveReply(log, []), LocalReplyLog(), database, 60.0)
+    book.text, book.shown = "said", 4
+    async with database.system() as eraser:
+        await eraser.execute("SELECT FROM turns WHERE id = $1 FOR UPDATE", turn.turn_id)
+        writing = asyncio.create_task(book._checkpoint())
+        await asyncio.sleep(0.6)
+        assert not writing.done()
+    await asyncio.wait_for(writing, PATIENCE)
+    async with database.as_user(turn.user_id) as connection:
+        found = await turns.read_turn(connection, turn.user_id, turn.conversation_id, turn.turn_id)
+    assert found.checkpoint == "said"
