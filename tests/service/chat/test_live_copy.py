@@ -8,7 +8,7 @@ import httpx
 import pytest
 import redis
 
-from sessions.keys import buffer_key
+from sessions.keys import buffer_key, session_key
 from tests.fixtures.service import LiveService
 from tests.streams import Bubble, read
 
@@ -75,11 +75,15 @@ def test_a_reply_that_was_running_brings_nothing_back(client: httpx.Client, path
 
 def test_a_copy_that_was_written_late_is_not_believed(client: httpx.Client, path: str, redis_url: str) -> None:
     say(client, path, "Hello", backend="slow")
-    old = kept_soon(redis_url, path)
-    assert client.patch(path, json={"companion": {"name": "Mel", "persona": AFTER}}).status_code == 200
-    assert kept(redis_url, path) is None
+    kept_soon(redis_url, path)
+    keys = [key(UUID(path.rpartition("/")[2])) for key in (session_key, buffer_key)]
     with redis.Redis.from_url(redis_url) as store:
-        store.set(buffer_key(UUID(path.rpartition("/")[2])), old)
+        old = {key: store.get(key) for key in keys}
+        assert client.patch(path, json={"companion": {"name": "Mel", "persona": AFTER}}).status_code == 200
+        assert kept(redis_url, path) is None
+        for key, value in old.items():
+            assert isinstance(value, bytes)
+            store.set(key, value)
     told = say(client, path, "What is the password?").text
     assert "Tulip" in told
     assert "Rosebud" not in told
