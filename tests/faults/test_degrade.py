@@ -134,7 +134,8 @@ async def test_redis_hung(world: World, user: User) -> None:
         world.valkey.process.send_signal(signal.SIGCONT)
     assert all(answer.bubble.ended for answer in answers), answers
     assert answers[-1].bubble.text == tokens("t4", WORDS)
-    assert answers[-1].accepted["resumable"] is False
+    # one may be accepted in the moment in which Redis is about to be asked again
+    assert any(answer.accepted["resumable"] is False for answer in answers[1:])
     slowest = max(answer.seconds for answer in answers)
     stall = max((held for held, _ in world.stalls()), default=0.0)
     told = f"the slowest of 4 turns took {slowest:.2f} s, the event loop was held up for {stall:.3f} s at most"
