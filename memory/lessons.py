@@ -135,18 +135,20 @@ async def advance(connection: Connection, lesson: Lesson, last: int) -> bool | N
     return bool(behind)
 
 
-async def still_there(connection: Connection, lesson: Lesson) -> bool:
+async def still_there(connection: Connection, lesson: Lesson, *, at_watermark: bool = True) -> bool:
     """Whether the conversation exists, and is learnt from up to where the lesson begins: who forgets everything moves that.
 
-    It stays so until the transaction ends, since a deletion has to wait for that.
+    What is in quarantine lies behind that place (`at_watermark=False`), and who forgets everything takes its row. It stays so
+    until the transaction ends, since a deletion has to wait for that.
     """
     return bool(
         await connection.fetchval(
             """SELECT 1 FROM conversations
-            WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND learnt_seq = $3 FOR NO KEY UPDATE""",
+            WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL AND ($3::bigint IS NULL OR learnt_seq = $3)
+            FOR NO KEY UPDATE""",
             lesson.user_id,
             lesson.conversation_id,
-            lesson.watermark,
+            lesson.watermark if at_watermark else None,
         )
     )
 

@@ -94,7 +94,8 @@ async def _attempt(
     understood = await understand(database, reasoner, embedder, lesson, rows, reading)
     async with database.as_user(lesson.user_id) as connection:
         # in the order in which whoever learns, forgets or deletes locks them
-        if not (await lessons.lock_owner(connection, lesson) and await lessons.still_there(connection, lesson)):
+        there = await lessons.lock_owner(connection, lesson)
+        if not (there and await lessons.still_there(connection, lesson, at_watermark=False)):
             return Learnt("gone")
         if not await connection.fetchval(RELEASE, lesson.user_id, lesson.conversation_id, first, last):
             return Learnt("lost")
