@@ -104,6 +104,8 @@ class Schedule:
                 await self.run_due()
             except StoreUnavailableError:
                 log.warning("schedule_waits_for_database")
+            except Exception:
+                log.exception("schedule_failed")  # the jobs of all nights to come would end with it
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -5,6 +5,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -14,11 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import asyncpg
+
 from tests.clusters.worlds import TOPOLOGIES
 from tests.faults.report import HEAD, is_clean, kinds, row, summed
 from tests.faults.run import Outcome, Plan, run
 from tests.faults.test_faults import SHORT
-from tests.faults.world import opened_world
+from tests.faults.world import CHECKOUT, World, opened_world
 
 NETWORK = {
     f"{hop} {what}": 2
@@ -87,6 +90,8 @@ ON = {name: Setting(f"on {name}", 1, {**SHORT, **more}, {"kind": kind}) for name
 """The short run on other topologies of the same engines, with the faults that are theirs (docs/topologies.md)."""
 OURS = {setting.name for setting in (*SETTINGS, *ON.values())}
 ALL = "Rapport, all"
+KEPT = CHECKOUT / ".rapport"
+"""Where the traces of broken rounds are kept."""
 PAUSE = (0.05, 0.35)
 """Seconds between two faults."""
 ROUND_SECONDS = 900.0
@@ -141,6 +146,8 @@ class Run:
                         outcome = await run(world, plan, **setting.processes)
                     outcomes.append(outcome)
                     tell(setting.name, outcome)
+                    if outcome.verdict.broken:
+                        await keep_traces(world, KEPT / f"faults-{plan.seed}")
 
     def wants(self, setting: Setting) -> bool:
         return self.options.only in setting.name and not possible(setting)
@@ -171,6 +178,31 @@ class Run:
     def write(self) -> None:
         if self.options.json:
             self.options.json.write_text(json.dumps(self.figures(), indent=1))
+
+
+WHAT_WAITS = """
+SELECT c.*, clock_timestamp() AS asked_at, o.not_before, o.dispatched_at FROM conversations c
+LEFT JOIN outbox o ON o.user_id = c.user_id AND o.conversation_id = c.id WHERE c.learnt_seq < c.next_seq - 1
+"""
+
+
+async def keep_traces(world: World, folder: Path) -> None:
+    """Of a round that broke something: what its processes logged, and what of learning was left over."""
+    connection = await asyncpg.connect(world.postgres.url("rapport", superuser=True), timeout=10)
+    try:
+        rows = await connection.fetch(WHAT_WAITS)
+    finally:
+        await connection.close()
+    await asyncio.to_thread(_keep, [part.log for part in world.parts.values()], rows, folder)
+    print(f"    logs and what was left are kept in {folder}", flush=True)
+
+
+def _keep(logs: Sequence[Path], rows: Sequence[asyncpg.Record], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for log in logs:
+        if log.exists():
+            shutil.copy(log, folder)
+    (folder / "waiting.txt").write_text("\n".join(str(dict(row)) for row in rows))
 
 
 def tell(name: str, outcome: Outcome) -> None:
