@@ -269,15 +269,18 @@ async def test_one_check_is_one_round_trip(redis_url: str) -> None:
     async with opened(redis_url=redis_url, timeout=20) as limits:
         await limits.check(somebody(anonymous=True), "192.0.2.1", "turn")
         client = redis.asyncio.Redis.from_url(redis_url)
+        counts: list[int] = []
         try:
-            before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
-            for _ in range(CHECKS):
-                await limits.check(somebody(), "192.0.2.1", "turn")
-            after = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+            for _ in range(5):  # the server counts what other tests ask of it meanwhile as well
+                before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+                for _ in range(CHECKS):
+                    await limits.check(somebody(), "192.0.2.1", "turn")
+                counts.append((await client.info("commandstats"))["cmdstat_evalsha"]["calls"] - before)
+                if counts[-1] < 1.5 * CHECKS:
+                    break
         finally:
             await client.aclose()
-    # the server counts what other tests' services ask of it now and then as well
-    assert CHECKS <= after - before < 1.5 * CHECKS
+    assert CHECKS <= min(counts) < 1.5 * CHECKS
 
 
 # --- streams
